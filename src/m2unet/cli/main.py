@@ -1,0 +1,49 @@
+"""The command line: one thin file a command, each importing its work only when called."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from m2unet import __version__
+from m2unet.errors import M2UNetError
+
+app = typer.Typer(
+    name="m2unet",
+    help="Lung lobes and COVID-19 severity from a chest CT. Research use only; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens in detail.")] = False,
+) -> None:
+    """Set up logging for one call of the command line."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s", stream=sys.stderr)
+    if not verbose:  # other libraries speak only when something is wrong
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("m2unet").setLevel(logging.INFO)
+    if version:
+        typer.echo(f"m2unet {__version__}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Entry point: errors the user can mend become one message and an exit code, never a traceback."""
+    try:
+        app()
+    except M2UNetError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.secho("interrupted", err=True)
+        sys.exit(130)
