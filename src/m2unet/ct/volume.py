@@ -1,8 +1,8 @@
 """One CT volume in the package's own orientation, with an exact way back to the input's geometry.
 
 Arrays are ``[z, y, x]``, HU, int16, LPS: x grows towards the patient's Left, y towards the back (Posterior),
-z towards the head (Superior). An oblique scan is brought to the *nearest* such order by permuting and flipping axes only,
-so no voxel is ever interpolated.
+z towards the head (Superior). An oblique scan is brought to the *nearest* such order by permuting and flipping axes
+only, so no voxel is ever interpolated.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ class Batch:
     """Several bags, padded to the largest, with a mask.
 
     Attributes:
-        patches: ``[B, n, 1, H, W]`` float32 in the network's input range (0 = air end of the window, 1 = its other end).
+        patches: ``[B, n, 1, H, W]`` float32 in the network's input range (0 = air end of the window).
         mask: ``[B, n]`` bool, True where an instance is real. Padding counts neither for statistics nor for maxima.
         position: ``[B, n, 3, H, W]`` float32, each pixel's (x, y, z) in the reference box, -1 to 1 inside; or None.
         severity: ``[B]`` int64, 1 severe, 0 non-severe, -1 unknown.
@@ -39,7 +40,7 @@ class Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
 
-        changed = {name: move(getattr(self, name)) for name in self.__dataclass_fields__}
+        changed: dict[str, Any] = {name: move(getattr(self, name)) for name in self.__dataclass_fields__}
         return replace(self, **changed)
 
     def inputs(self, *, position: bool) -> Tensor:
