@@ -69,7 +69,10 @@ class ModelOutput:
         image_winners: ``[B, q]`` int64, which instance of the bag won each image-level concept.
         position_winners: ``[B, n, p]`` int64, which feature position (row-major) of each instance won each
             embedding-level concept; -1 where masked.
-        attention: ``[B, n]`` instance weights or scores of methods that have them (gated attention, max).
+        attention: ``[B, n]`` instance weights or scores of methods that have them (gated attention, max); 0 where
+            masked.
+        instance_severity: ``[B, n, 2]`` logits of each instance by itself, of methods that judge instances one by one
+            and are trained that way; 0 where masked.
     """
 
     severity: Tensor | None = None
@@ -79,3 +82,4 @@ class ModelOutput:
     image_winners: Tensor | None = None
     position_winners: Tensor | None = None
     attention: Tensor | None = None
+    instance_severity: Tensor | None = None
