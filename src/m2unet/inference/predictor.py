@@ -1,0 +1,153 @@
+"""Load a trained model once, apply it to many scans."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from m2unet.config import Config
+from m2unet.ct.prepare import prepare_volume
+from m2unet.ct.read import read_scan
+from m2unet.ct.volume import Volume
+from m2unet.errors import ModelError
+from m2unet.inference.lobes import segment_lobes
+from m2unet.inference.network import Network
+from m2unet.inference.severity import SeverityEstimate, estimate_severity
+from m2unet.models.weights import load_model
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made a prediction.
+
+    Attributes:
+        name: its name in the registry.
+        preset: the preset it was trained with.
+        weights_sha256: hash of its weights file.
+        trained_on: what it was trained on, in words; None if its card does not say.
+    """
+
+    name: str
+    preset: str
+    weights_sha256: str
+    trained_on: str | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything predicted for one scan.
+
+    Attributes:
+        volume: the scan, with its quality findings.
+        lobes: ``[z, y, x]`` uint8 lobe codes on the volume's grid; None if not asked for or not the model's task.
+        severity: None likewise.
+        model: which model.
+        seconds: wall time of each stage.
+    """
+
+    volume: Volume
+    lobes: NDArray[np.uint8] | None
+    severity: SeverityEstimate | None
+    model: ModelIdentity
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Predictor:
+    """A trained network, ready for scans.
+
+    Args:
+        network: the model in evaluation mode, on ``device``.
+        config: its run configuration.
+        identity: which model it is.
+        device: where it computes.
+    """
+
+    def __init__(self, network: Network, config: Config, identity: ModelIdentity, device: torch.device) -> None:
+        self.network = network
+        self.config = config
+        self.identity = identity
+        self.device = device
+
+    @classmethod
+    def load(cls, run: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
+        """Load the model of a run folder, or a model folder itself.
+
+        Raises:
+            ModelError: if there is no model there, or its files are damaged.
+        """
+        folder = find_model(Path(run))
+        loaded = load_model(folder)
+        target = torch.device(device)
+        model = loaded.model.to(target, memory_format=torch.channels_last).eval()
+        identity = ModelIdentity(
+            name=loaded.config.model.name,
+            preset=loaded.config.preset,
+            weights_sha256=str(loaded.card["weights_sha256"]),
+            trained_on=loaded.card.get("trained_on"),
+        )
+        return cls(model, loaded.config, identity, target)
+
+    def predict(
+        self, scan: str | Path | Volume, *, lobes: bool = True, severity: bool = True, seed: int = 0
+    ) -> Prediction:
+        """Predict one scan.
+
+        Args:
+            scan: a file, a DICOM folder, or a volume already read.
+            lobes: whether to segment the lobes over the whole volume.
+            severity: whether to estimate severity.
+            seed: seed of the random bags.
+
+        Raises:
+            QualityError: if the scan cannot be used; it carries the findings.
+        """
+        seconds: dict[str, float] = {}
+        clock = _Clock(seconds)
+        volume = scan if isinstance(scan, Volume) else read_scan(scan)
+        clock.lap("read")
+        prepared = prepare_volume(volume, self.config.prepare)
+        clock.lap("prepare")
+        tasks = self.network.tasks
+        mask = None
+        if lobes and "lobes" in tasks:
+            mask = segment_lobes(self.network, prepared, self.config, device=self.device)
+            clock.lap("lobes")
+        estimate = None
+        if severity and "severity" in tasks:
+            estimate = estimate_severity(self.network, prepared, self.config, seed=seed, device=self.device)
+            clock.lap("severity")
+        return Prediction(volume, mask, estimate, self.identity, seconds)
+
+
+def find_model(run: Path) -> Path:
+    """The model folder of a run: the folder itself, or its ``model`` subfolder.
+
+    Raises:
+        ModelError: if neither holds a model.
+    """
+    for folder in (run, run / "model"):
+        if (folder / "model.json").is_file():
+            return folder
+    raise ModelError(
+        "There is no trained model here",
+        found=run,
+        expected="a run folder with model/model.json and model/weights.safetensors",
+        mend="train one with `m2unet train` or `m2unet demo`",
+    )
+
+
+class _Clock:
+    def __init__(self, seconds: dict[str, Any]) -> None:
+        self.seconds = seconds
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self.last
+        self.last = now

@@ -1,0 +1,202 @@
+"""Pictures without a display: montage of one scan, lobes beside the truth, learning curves, ROC curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.anatomy import LOBE_CODES, LOBES
+from m2unet.files import atomic_path
+
+LUNG_WINDOW = (-1350.0, 150.0)
+"""HU, width 1500, level -600: the usual lung window of a reading room."""
+
+DISCLAIMER = "Research use only. Not for diagnosis."
+PHANTOM_NOTE = "Digital phantoms: engineering evidence, never clinical."
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One labelled picture of a slice: grey values and, over them, lobes.
+
+    Attributes:
+        title: text above it.
+        image: ``[rows, columns]`` HU.
+        lobes: ``[rows, columns]`` lobe codes, or None.
+        aspect: height of a pixel over its width.
+    """
+
+    title: str
+    image: NDArray[Any]
+    lobes: NDArray[Any] | None
+    aspect: float = 1.0
+
+
+def save_montage(
+    path: Path,
+    array: NDArray[np.int16],
+    lobes: NDArray[np.uint8] | None,
+    spacing_mm: tuple[float, float, float],
+    *,
+    title: str = "",
+) -> None:
+    """Six axial slices through the lungs, one coronal and one sagittal, lobes outlined, as PNG.
+
+    Shown as in a reading room: the patient's right is on the left of axial and coronal pictures.
+
+    Args:
+        path: the PNG to write, atomically.
+        array: ``[z, y, x]`` HU in LPS.
+        lobes: ``[z, y, x]`` lobe codes or None.
+        spacing_mm: (z, y, x).
+        title: a line above, without identifiers.
+    """
+    z, y, x = spacing_mm
+    low, high = _extent(array if lobes is None else lobes, lobes is not None)
+    heights = np.linspace(high[0], low[0], 8)[1:-1].round().astype(int)
+    panels = [_panel(f"slice {k + 1} of {len(array)}", array, lobes, (k, ...), y / x) for k in heights]
+    middle, side = int(0.5 * (low[1] + high[1])), int(low[2] + 0.27 * (high[2] - low[2]))
+    panels.append(_panel("coronal", array, lobes, (slice(None, None, -1), middle), z / x))
+    panels.append(_panel("sagittal, right", array, lobes, (slice(None, None, -1), slice(None), side), z / y))
+    save_panels(path, [panels[:4], panels[4:]], title=title, footer=DISCLAIMER)
+
+
+def save_comparison(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "", footer: str = "") -> None:
+    """Rows of panels, e.g. image, predicted lobes, true lobes of one scan a row, as PNG."""
+    save_panels(path, rows, title=title, footer=footer)
+
+
+def _extent(array: NDArray[Any], is_mask: bool) -> tuple[list[int], list[int]]:
+    """Lowest and highest (z, y, x) index to show: the lobes' box, or the whole array."""
+    low, high = [0, 0, 0], [side - 1 for side in array.shape]
+    if is_mask and array.any():
+        for axis in range(3):
+            others = tuple(a for a in range(3) if a != axis)
+            indices = np.flatnonzero(array.any(axis=others))
+            low[axis], high[axis] = int(indices[0]), int(indices[-1])
+    return low, high
+
+
+def _panel(title: str, array: NDArray[Any], lobes: NDArray[Any] | None, index: Any, aspect: float) -> Panel:
+    return Panel(title, array[index], None if lobes is None else lobes[index], aspect)
+
+
+def save_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "", footer: str = "") -> None:
+    """A grid of panels with the lobes' legend, as PNG, written atomically."""
+    figure, axes = _subplots(len(rows), max(map(len, rows)), 3.0)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, panels in zip(axes, rows, strict=True):
+        for axis, panel in zip(line, panels, strict=False):
+            _draw(axis, panel)
+    _legend(figure)
+    figure.suptitle(title, fontsize=11)
+    figure.text(0.01, 0.005, footer, fontsize=8, color="0.35")
+    _save(figure, path)
+
+
+def _draw(axis: Any, panel: Panel) -> None:
+    axis.imshow(
+        panel.image,
+        cmap="gray",
+        vmin=LUNG_WINDOW[0],
+        vmax=LUNG_WINDOW[1],
+        aspect=panel.aspect,
+        interpolation="bilinear",
+    )
+    axis.set_title(panel.title, fontsize=8)
+    if panel.lobes is None:
+        return
+    overlay = np.zeros((*panel.lobes.shape, 4))
+    for lobe in LOBES:
+        inside = panel.lobes == lobe.code
+        overlay[inside] = (*(c / 255 for c in lobe.colour), 0.33)
+    axis.imshow(overlay, aspect=panel.aspect, interpolation="nearest")
+    for lobe in LOBES:
+        inside = panel.lobes == lobe.code
+        if inside.any() and min(inside.shape) > 1:
+            colour = [tuple(c / 255 for c in lobe.colour)]
+            axis.contour(inside.astype(float), levels=[0.5], colors=colour, linewidths=0.8)
+
+
+def _legend(figure: Any) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=[c / 255 for c in lobe.colour], label=lobe.abbreviation) for lobe in LOBES]
+    figure.legend(handles=handles, loc="lower right", ncols=len(LOBE_CODES), fontsize=8, frameon=False)
+
+
+def save_learning_curves(path: Path, history: Sequence[Mapping[str, Any]], *, footer: str = "") -> None:
+    """Training losses and validation figures by epoch, as PNG.
+
+    Args:
+        path: the PNG to write.
+        history: one row an epoch, as ``metrics.csv`` has them.
+        footer: a line below.
+    """
+    figure, axes = _subplots(1, 3, 3.6)
+    epochs = [row["epoch"] for row in history]
+    losses = (("loss_severity", "severity cross-entropy"), ("loss_lobes", "lobe cross-entropy + (1 - Dice)"))
+    for axis, (name, label) in zip(axes[0][:2], losses, strict=True):
+        axis.plot(epochs, [row[name] for row in history], color="#0072b2", marker=".")
+        axis.set(title=f"training: {label}", xlabel="epoch", ylim=(0, None))
+    for name, label, colour in (("val_auc", "AUC", "#d55e00"), ("val_dsc", "lobe Dice (patches)", "#009e73")):
+        points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
+        if points:
+            axes[0][2].plot(*zip(*points, strict=True), label=label, color=colour, marker="o")
+            axes[0][2].legend(loc="lower right", fontsize=8)
+    axes[0][2].set(title="validation", xlabel="epoch", ylim=(0, 1.02))
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+        axis.title.set_fontsize(9)
+    figure.text(0.01, 0.005, footer, fontsize=8, color="0.35")
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """One ROC curve to draw.
+
+    Attributes:
+        label: its name in the legend.
+        false_positive_rate, true_positive_rate: points of the curve, ascending.
+    """
+
+    label: str
+    false_positive_rate: Sequence[float]
+    true_positive_rate: Sequence[float]
+
+
+def save_roc(path: Path, curves: Sequence[RocCurve], *, footer: str = "") -> None:
+    """ROC curves of the severe class, as PNG."""
+    figure, axes = _subplots(1, 1, 4.2)
+    axis = axes[0][0]
+    axis.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
+    for curve in curves:
+        axis.plot(curve.false_positive_rate, curve.true_positive_rate, label=curve.label, linewidth=2)
+    axis.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right", fontsize=8)
+    figure.text(0.01, 0.005, footer, fontsize=7, color="0.35")
+    _save(figure, path)
+
+
+def _subplots(rows: int, columns: int, inches: float) -> tuple[Any, Any]:
+    """A figure and its ``[rows, columns]`` axes, drawn by Agg whatever the user's backend."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(inches * columns, inches * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))  # type: ignore[union-attr]
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
