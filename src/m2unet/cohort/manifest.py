@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar, cast
 
 from m2unet.cohort.files import write_text_atomically
+from m2unet.cohort.table import read_records
 from m2unet.errors import ManifestError
 
 Grade = Literal["mild", "moderate", "severe", "critical"]
@@ -151,7 +152,7 @@ def read_manifest(path: str | Path, *, check_files: bool = True) -> Manifest:
         ManifestError: listing every fault at once, with row numbers.
     """
     path = Path(path)
-    records = _records(path)
+    records = read_records(path)
     header = [cell.strip().lower() for cell in records[0][1]]
     faults = _header_faults(header)
     if faults:
@@ -198,46 +199,9 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
     write_text_atomically(path, text.getvalue())
 
 
-# --- the file as records ---------------------------------------------------------------------------------------------
+# --- the header ------------------------------------------------------------------------------------------------------
 
 _HEADER_MEND = f"name the columns {', '.join(REQUIRED_COLUMNS)}, and where known {', '.join(OPTIONAL_COLUMNS)}"
-
-
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Numbered, non-blank records; at least the header."""
-    text = _text(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
-    try:
-        records = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise ManifestError(f"The manifest {path.name} is not valid CSV", [str(error)], mend="export it anew") from None
-    numbered = [(n, cells) for n, cells in enumerate(records, 1) if any(cell.strip() for cell in cells)]
-    if not numbered:
-        raise ManifestError(f"The manifest {path.name} is empty", ["no header"], mend=_HEADER_MEND)
-    return numbered
-
-
-def _text(path: Path) -> str:
-    if path.is_dir() or not path.exists():
-        fault = "it is a folder" if path.is_dir() else "no such file"
-        raise ManifestError(f"The manifest {path} cannot be read", [fault], mend="give the path of a CSV file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ManifestError(f"The manifest {path.name} cannot be read", [str(error.strerror)]) from error
-    if data.startswith(b"PK\x03\x04"):
-        raise ManifestError(f"The manifest {path.name} is a spreadsheet", ["an Excel file"], mend="export it as CSV")
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        fault = f"row {line}: bytes that are not {encoding.removesuffix('-sig').upper()}"
-        raise ManifestError(f"The manifest {path.name} cannot be decoded", [fault], mend="save it as UTF-8") from None
-    if "\0" in text:
-        raise ManifestError(f"The manifest {path.name} is not text", ["zero bytes"], mend="save it as UTF-8 CSV")
-    return text
 
 
 def _header_faults(header: Sequence[str]) -> list[str]:
