@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,11 @@ class World:
         total = torch.tensor(value, dtype=torch.int64, device=device)
         dist.all_reduce(total)
         return int(total)
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over all processes in place."""
@@ -89,7 +95,7 @@ def joined_world(device: str = "auto") -> Iterator[World]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
         yield World(rank=rank, size=size, device=chosen)
     finally:

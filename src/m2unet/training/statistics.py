@@ -12,13 +12,14 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from m2unet.models.batch import Batch
+from m2unet.models.norm import local_statistics
 
 
 @torch.no_grad()
 def refresh_statistics(model: Any, batches: Iterable[Batch], device: torch.device) -> None:
     """Replace the running statistics of every batch normalisation by their average over ``batches``.
 
-    The model is left in the mode it was in. The lobes of every bag are computed, with a mask or not, so that the
+    The model is left in the mode it was in; every process computes the same statistics for itself. The lobes of every bag are computed, with a mask or not, so that the
     decoder's statistics come from the same bags.
 
     Args:
@@ -38,7 +39,8 @@ def refresh_statistics(model: Any, batches: Iterable[Batch], device: torch.devic
                 layer.momentum = None  # cumulative average
             first = False
         wanted = torch.ones(batch.bags, dtype=torch.bool, device=device) if "lobes" in model.tasks else None
-        model(batch.to(device), lobes_for=wanted)
+        with local_statistics():
+            model(batch.to(device), lobes_for=wanted)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.train(training)

@@ -1,0 +1,29 @@
+"""Options and small habits that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Preset = Annotated[str, typer.Option("--preset", help="A preset (paper, demo) or a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lr=0.02.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
+
+
+def settings(overrides: list[str] | None, *, seed: int | None = None, epochs: int | None = None) -> list[str]:
+    """All overrides of a call, the short options last so that they win."""
+    found = list(overrides or [])
+    if seed is not None:
+        found.append(f"seed={seed}")
+    if epochs is not None:
+        found.append(f"train.epochs={epochs}")
+    return found
+
+
+def say(text: str = "") -> None:
+    """Print one line for the user."""
+    typer.echo(text)

@@ -1,0 +1,50 @@
+"""``m2unet crossval``: five folds in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from m2unet.cli.common import Device, Out, Overrides, Preset, Seed, say, settings
+
+
+def crossval(
+    manifest: Annotated[Path, typer.Argument(help="The cohort's manifest (CSV).")],
+    out: Out,
+    preset: Preset = "paper",
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option("--model", help="Which network.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
+    seed: Seed = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
+    fold: Annotated[list[int] | None, typer.Option("--fold", min=0, help="Only this fold; may be repeated.")] = None,
+    by: Annotated[str, typer.Option("--by", help="Keep together: patient or scan.")] = "patient",
+    store: Annotated[Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")] = None,
+    device: Device = "auto",
+) -> None:
+    """Cross-validate; finished folds are skipped, an interrupted one goes on."""
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.cohort.manifest import read_manifest
+    from m2unet.config import load_config
+    from m2unet.errors import ConfigError
+    from m2unet.training.distributed import choose_device
+    from m2unet.workflows.crossval import CrossValidation
+    from m2unet.workflows.store import prepared_store
+
+    if by not in ("patient", "scan"):
+        raise ConfigError("Folds are made by patient or by scan", found=by, expected="patient or scan")
+    grouping: Literal["patient", "scan"] = "patient" if by == "patient" else "scan"
+    changes = settings(overrides, seed=seed, epochs=epochs) + ([f"model.name={model}"] if model else [])
+    config = load_config(preset, changes)
+    cohort = read_manifest(manifest)
+    progress = TerminalProgress()
+    prepared = prepared_store(cohort, store or out / "store", config, progress=progress)
+    job = CrossValidation(
+        cohort, prepared, config, out, grouping, f"the cohort of {manifest.name}", str(choose_device(device))
+    )
+    found = job.run(only=fold, folds=folds, progress=progress)
+    for name, spread in found.items():
+        say(f"{name:<12} {spread.cell()}")
+    say(f"Written to {out}: summary.json, results.md, and a folder a fold.")

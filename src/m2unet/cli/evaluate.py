@@ -1,0 +1,35 @@
+"""``m2unet evaluate``: a trained model on an independent cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2unet.cli.common import Device, Out, say
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a model folder.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of scans with known severity or lobes.")],
+    out: Out,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Device = "auto",
+) -> None:
+    """Score every scan of a cohort into a CSV, and the figures over them with patient-clustered intervals."""
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.cohort.manifest import read_manifest
+    from m2unet.errors import EXIT_SOME_FAILED
+    from m2unet.inference.predictor import Predictor
+    from m2unet.training.distributed import choose_device
+    from m2unet.workflows.evaluate import evaluate_scans
+    from m2unet.workflows.scoring import figures_table
+
+    cohort = read_manifest(manifest)
+    predictor = Predictor.load(run, device=choose_device(device))
+    evaluation = evaluate_scans(predictor, cohort.rows, out, seed=seed, progress=TerminalProgress())
+    say(figures_table(evaluation.figures))
+    say(f"Written to {out}: predictions.csv (one row a scan), summary.json, results.md")
+    if evaluation.figures.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)

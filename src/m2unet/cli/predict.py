@@ -1,0 +1,62 @@
+"""``m2unet predict``: lobes and severity of new scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2unet.cli.common import Device, Out, say
+
+
+def predict(
+    scans: Annotated[list[Path], typer.Argument(help="CT files, DICOM folders, or a manifest (.csv).")],
+    model: Annotated[Path, typer.Option("--model", help="A run folder, e.g. runs/demo.")],
+    out: Out,
+    mask_format: Annotated[
+        str | None, typer.Option("--mask-format", help=".nii.gz, .mha or .nrrd [default: the input's own].")
+    ] = None,
+    montage: Annotated[bool, typer.Option(help="Draw a montage of each scan.")] = True,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Predict scans: lobe mask, volumes and severity, one folder a case. Finished cases are skipped."""
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
+    from m2unet.inference.predictor import Predictor
+    from m2unet.training.distributed import choose_device
+    from m2unet.workflows.predict import PredictOptions, find_cases, predict_cases
+
+    if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
+        raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
+    cases = find_cases(scans)
+    predictor = Predictor.load(model, device=choose_device(device))
+    options = PredictOptions(mask_format, montage, seed, overwrite)
+    outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
+    for outcome in outcomes:
+        say(f"{outcome.case.name}: {_line(outcome)}")
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    say(f"{len(outcomes) - failed} of {len(outcomes)} scans predicted, in {out}. Research use only.")
+    if failed:
+        raise typer.Exit(EXIT_BAD_INPUT if failed == len(outcomes) else EXIT_SOME_FAILED)
+
+
+def _line(outcome: object) -> str:
+    from m2unet.workflows.predict import CaseOutcome
+
+    assert isinstance(outcome, CaseOutcome)
+    if outcome.result is None:
+        return f"failed: {outcome.error}"
+    severity = outcome.result.severity
+    said = "no severity" if severity.probability is None else f"severe {severity.probability:.2f} ± {severity.spread:.2f}"
+    volumes = ", ".join(
+        f"{q.region} {q.volume_ml:.0f} ml" for q in outcome.result.lobes.volumes if q.volume_ml is not None
+    )
+    warnings = sum(f.level == "warning" for f in outcome.result.findings)
+    return "; ".join(
+        part
+        for part in (said, volumes, f"{warnings} warning(s)" if warnings else "", "skipped" if outcome.skipped else "")
+        if part
+    )

@@ -1,0 +1,55 @@
+"""``m2unet train``: one model on a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2unet.cli.common import Device, Out, Overrides, Preset, Seed, say, settings
+
+
+def train(
+    manifest: Annotated[Path, typer.Argument(help="The cohort's manifest (CSV).")],
+    out: Out,
+    preset: Preset = "paper",
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option("--model", help="Which network, e.g. m2unet, cls_only.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
+    seed: Seed = None,
+    folds: Annotated[Path | None, typer.Option("--folds", help="A saved folds.json to take the split from.")] = None,
+    fold: Annotated[int, typer.Option("--fold", min=0, help="Which of those folds.")] = 0,
+    validation: Annotated[float, typer.Option("--validation", min=0.0, max=0.9, help="Share of patients held out.")] = 0.1,
+    store: Annotated[Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train a model on the scans of a manifest; Ctrl-C saves, --resume goes on."""
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.cohort.folds import Split, hold_out, load_folds
+    from m2unet.cohort.manifest import read_manifest
+    from m2unet.config import load_config
+    from m2unet.errors import ConfigError
+    from m2unet.training.distributed import joined_world
+    from m2unet.workflows.store import prepared_store
+    from m2unet.workflows.train import TrainJob, train_run
+
+    changes = settings(overrides, seed=seed, epochs=epochs) + ([f"model.name={model}"] if model else [])
+    config = load_config(preset, changes)
+    cohort = read_manifest(manifest)
+    if folds is None:
+        split: Split = hold_out(cohort.rows, share=validation, seed=config.seed)
+    else:
+        splits = load_folds(folds)
+        if fold >= len(splits):
+            raise ConfigError("There is no such fold", found=fold, expected=f"0 to {len(splits) - 1}")
+        split = splits[fold]
+    progress = TerminalProgress()
+    with joined_world(device) as world:
+        prepared = prepared_store(cohort, store or out / "store", config, world=world, progress=progress)
+        job = TrainJob(prepared, split, config, out, f"the cohort of {manifest.name}", resume)
+        run = train_run(job, world=world, progress=progress)
+        if world.main:
+            say(f"Trained on {len(split.train)} scans. The model is in {run.model}.")
+            say(f"Next: m2unet evaluate {out} OTHER_MANIFEST, or m2unet predict SCAN --model {out} --out DIR")

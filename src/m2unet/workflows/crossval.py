@@ -1,0 +1,95 @@
+"""Five-fold cross-validation: one run folder a fold, resumable, folds saved and reusable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from m2unet.cohort.folds import Split, load_folds, make_folds, save_folds
+from m2unet.cohort.manifest import Manifest
+from m2unet.cohort.store import Store
+from m2unet.config import Config
+from m2unet.evaluation.summary import ResultsTable, Spread, summarise_folds
+from m2unet.files import write_json, write_text
+from m2unet.inference.predictor import Predictor
+from m2unet.workflows.evaluate import evaluate_scans
+from m2unet.workflows.progress import Progress
+from m2unet.workflows.run_folder import RunFolder, read_json, versions
+from m2unet.workflows.train import TrainJob, train_run
+
+CROSSVAL_SCHEMA = "m2unet.crossval/1"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A cross-validation of one configuration.
+
+    Attributes:
+        manifest: the cohort.
+        store: its prepared scans.
+        config: the configuration.
+        out: gets ``folds.json``, ``fold0`` ... and the summary.
+        by: whether patients (default) or scans are kept together.
+        trained_on: what the scans are, in words.
+        device: where to predict.
+    """
+
+    manifest: Manifest
+    store: Store
+    config: Config
+    out: Path
+    by: Literal["patient", "scan"] = "patient"
+    trained_on: str = "the user's cohort"
+    device: str = "cpu"
+
+    def splits(self, count: int = 5) -> list[Split]:
+        """The saved folds, or new ones, saved."""
+        path = self.out / "folds.json"
+        if path.is_file():
+            return load_folds(path)
+        splits = make_folds(self.manifest.rows, by=self.by, seed=self.config.seed, folds=count)
+        save_folds(splits, path)
+        return splits
+
+    def run_fold(self, fold: int, split: Split, progress: Progress | None = None) -> dict[str, float | None]:
+        """Train and test one fold, or read what a finished one gave."""
+        run = RunFolder(self.out / f"fold{fold}")
+        if not run.summary.is_file():
+            job = TrainJob(self.store, split, self.config, run.path, self.trained_on, resume=True)
+            train_run(job, progress=progress)
+            predictor = Predictor.load(run.path, device=self.device)
+            evaluate_scans(
+                predictor, self.manifest.select(split.test), run.path, seed=self.config.seed, progress=progress
+            )
+        stored = read_json(run.summary)["figures"]["per_scan"]
+        return {name: interval["estimate"] for name, interval in stored.items()}
+
+    def run(
+        self, *, only: Sequence[int] | None = None, folds: int = 5, progress: Progress | None = None
+    ) -> dict[str, Spread]:
+        """Run all folds, or some, and write ``summary.json`` and ``results.md`` over those run.
+
+        Args:
+            only: fold numbers, from 0; all if None.
+            folds: how many folds to make, if none are saved yet.
+            progress: where to show progress.
+        """
+        splits = self.splits(folds)
+        numbers = range(len(splits)) if only is None else only
+        results = {number: self.run_fold(number, splits[number], progress) for number in numbers}
+        found = summarise_folds(list(results.values()))
+        table = ResultsTable(tuple(found), {self.config.model.name: found})
+        write_json(
+            self.out / "summary.json",
+            {
+                "schema": CROSSVAL_SCHEMA,
+                "folds": sorted(results),
+                "by": self.by,
+                "versions": versions(),
+                "figures": {name: spread.to_dict() for name, spread in found.items()},
+            },
+        )
+        write_text(self.out / "results.md", table.to_markdown())
+        return found

@@ -1,0 +1,258 @@
+"""Predict many scans with one loaded model: a folder a case, bad cases reported, finished ones skipped."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from m2unet.anatomy import LOBES
+from m2unet.cohort.manifest import read_manifest
+from m2unet.ct.findings import QualityError
+from m2unet.ct.write import write_mask
+from m2unet.errors import M2UNetError
+from m2unet.files import write_json, write_text
+from m2unet.inference.predictor import Prediction, Predictor
+from m2unet.quantify.lobes import lobe_volumes
+from m2unet.report.figures import save_montage
+from m2unet.report.result import (
+    FindingPart,
+    LobesPart,
+    ModelPart,
+    QuantityPart,
+    ResultDocument,
+    ScanPart,
+    SeverityPart,
+)
+from m2unet.workflows.progress import NoProgress, Progress
+from m2unet.workflows.run_folder import versions
+
+logger = logging.getLogger(__name__)
+
+RESULT_FILE = "result.json"
+ERROR_FILE = "error.json"
+MASK_FORMATS = {"nifti": ".nii.gz", "mha": ".mha", "nrrd": ".nrrd", "dicom": ".nii.gz", "memory": ".nii.gz"}
+ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan to predict.
+
+    Attributes:
+        name: folder of its results; from the manifest's scan_id, or from the file's or folder's own name.
+        path: the scan.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of a case.
+
+    Attributes:
+        case: which.
+        folder: its results.
+        result: what was found; None if it failed.
+        error: why it failed, else None.
+        skipped: it was finished before.
+    """
+
+    case: Case
+    folder: Path
+    result: ResultDocument | None
+    error: str | None = None
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How cases are predicted.
+
+    Attributes:
+        mask_format: ending of the lobe mask (``.nii.gz``, ``.mha``, ``.nrrd``); None for the input's own format,
+            NIfTI for DICOM.
+        montage: whether to draw the montage.
+        seed: seed of the random bags.
+        overwrite: predict finished cases again.
+    """
+
+    mask_format: str | None = None
+    montage: bool = True
+    seed: int = 0
+    overwrite: bool = False
+
+
+def find_cases(inputs: Sequence[str | Path]) -> list[Case]:
+    """The cases named by files, DICOM folders or manifests (``.csv``), each with a name of its own.
+
+    Raises:
+        ManifestError: if a manifest has faults.
+    """
+    cases: list[Case] = []
+    taken: set[str] = set()
+    for given in map(Path, inputs):
+        if given.suffix.lower() == ".csv":
+            found = [Case(row.scan_id, row.image) for row in read_manifest(given, check_files=False).rows]
+        else:
+            found = [Case(_stem(given), given)]
+        for case in found:
+            name, number = case.name, 2
+            while name in taken:
+                name, number = f"{case.name}_{number}", number + 1
+            taken.add(name)
+            cases.append(Case(name, case.path))
+    return cases
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name
+    for ending in ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)] or "scan"
+    return name or "scan"
+
+
+def predict_cases(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    out: Path,
+    options: PredictOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Iterator[CaseOutcome]:
+    """Predict cases one after the other, yielding each as it is done; a bad one never stops the others.
+
+    For each case ``out/NAME/`` gets ``result.json``, ``lobes.nii.gz`` (in the input's geometry; or the format asked
+    for) and ``montage.png``; or ``error.json`` if it failed. ``result.json`` is written last: a case without it is not
+    finished.
+    """
+    options = options or PredictOptions()
+    shown: Progress = progress or NoProgress()
+    with shown.stage("predicting") as step:
+        for number, case in enumerate(cases, 1):
+            yield _case(predictor, case, out / case.name, options)
+            step(number, len(cases))
+
+
+def _case(predictor: Predictor, case: Case, folder: Path, options: PredictOptions) -> CaseOutcome:
+    try:
+        fingerprint = source_fingerprint(case.path)
+        kept = None if options.overwrite else _finished(folder, predictor, fingerprint, options)
+        if kept is not None:
+            return CaseOutcome(case, folder, kept, skipped=True)
+        prediction = predictor.predict(case.path, seed=options.seed)
+        result = write_case(prediction, case.name, folder, options, fingerprint=fingerprint)
+    except (M2UNetError, OSError, MemoryError) as error:
+        logger.warning("%s failed: %s", case.name, error)
+        findings = [f.to_dict() for f in error.findings] if isinstance(error, QualityError) else []
+        _write_error(folder, str(error), findings)
+        return CaseOutcome(case, folder, None, error=str(error))
+    return CaseOutcome(case, folder, result)
+
+
+def _write_error(folder: Path, message: str, findings: list[dict[str, str]]) -> None:
+    try:
+        (folder / RESULT_FILE).unlink(missing_ok=True)
+        write_json(folder / ERROR_FILE, {"schema": "m2unet.error/1", "error": message, "findings": findings})
+    except OSError as error:
+        logger.error("the results folder cannot be written: %s", error.strerror)
+
+
+def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: PredictOptions) -> ResultDocument | None:
+    """The kept result, if it is of the same scan, model and seed and its mask is there."""
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        kept = ResultDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, ValueError):
+        return None
+    same = kept.source_fingerprint == fingerprint and kept.model.weights_sha256 == predictor.identity.weights_sha256
+    seeded = kept.severity.seed in (None, options.seed)
+    files = [folder / name for name in (kept.lobes.mask, kept.montage) if name is not None]
+    return kept if same and seeded and all(file.is_file() for file in files) else None
+
+
+def source_fingerprint(path: Path) -> str:
+    """SHA-256 over names, sizes and modification times of a scan's files: whether it is the scan it was.
+
+    Raises:
+        OSError: if the path does not exist.
+    """
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def write_case(
+    prediction: Prediction, name: str, folder: Path, options: PredictOptions | None = None, *, fingerprint: str = ""
+) -> ResultDocument:
+    """Write everything of one prediction to ``folder``, ``result.json`` last.
+
+    Args:
+        prediction: of one scan.
+        name: of the case, without identifiers.
+        folder: made if need be.
+        options: format of the mask, and whether to draw a montage.
+        fingerprint: of the scan's files.
+    """
+    options = options or PredictOptions()
+    mask_file = None
+    if prediction.lobes is not None:
+        mask_file = "lobes" + (options.mask_format or MASK_FORMATS[prediction.volume.source.format])
+        write_mask(prediction.volume, prediction.lobes, folder / mask_file)
+    if options.montage:
+        title = name if prediction.severity is None else f"{name}: severe {prediction.severity.probability:.2f}"
+        volume = prediction.volume
+        save_montage(folder / "montage.png", volume.array, prediction.lobes, volume.spacing_mm, title=title)
+    document = result_document(prediction, name, mask_file, fingerprint, "montage.png" if options.montage else None)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    write_text(folder / RESULT_FILE, document.model_dump_json(indent=2) + "\n")
+    return document
+
+
+def result_document(
+    prediction: Prediction, name: str, mask_file: str | None, fingerprint: str, montage: str | None
+) -> ResultDocument:
+    """The result of one scan as the document that ``result.json`` holds."""
+    volume, estimate = prediction.volume, prediction.severity
+    if estimate is None:
+        severity = SeverityPart(probability=None, spread=None, reason="the model does not classify severity")
+    else:
+        severity = SeverityPart(
+            probability=estimate.probability, spread=estimate.spread, bags=estimate.bags, seed=estimate.seed
+        )
+    return ResultDocument(
+        case=name,
+        source_fingerprint=fingerprint,
+        scan=ScanPart(format=volume.source.format, shape=volume.shape, spacing_mm=volume.spacing_mm),
+        findings=tuple(FindingPart.model_validate(finding.to_dict()) for finding in volume.findings),
+        severity=severity,
+        lobes=_lobes_part(prediction, mask_file),
+        montage=montage,
+        model=ModelPart(**vars(prediction.model)),
+        versions=versions(),
+        seconds={stage: round(seconds, 3) for stage, seconds in prediction.seconds.items()},
+    )
+
+
+def _lobes_part(prediction: Prediction, mask_file: str | None) -> LobesPart:
+    codes = {lobe.abbreviation: lobe.code for lobe in LOBES}
+    if prediction.lobes is None:
+        return LobesPart(mask=None, codes=codes, reason="the model does not segment lobes")
+    volumes = lobe_volumes(prediction.lobes, prediction.volume.voxel_ml)
+    parts = tuple(
+        QuantityPart(region=region, volume_ml=q.volume_ml, partial=q.partial, reason=q.reason)
+        for region, q in volumes.items()
+    )
+    return LobesPart(mask=mask_file, codes=codes, volumes=parts)

@@ -1,0 +1,50 @@
+"""The prepared scans a training reads: made once, reused by every run with the same preparation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m2unet.cohort.manifest import Manifest
+from m2unet.cohort.prepare import prepare_cohort
+from m2unet.cohort.store import Store
+from m2unet.config import Config
+from m2unet.errors import StoreError
+from m2unet.training.distributed import World
+from m2unet.workflows.progress import NoProgress, Progress
+
+
+def prepared_store(
+    cohort: Manifest,
+    folder: Path,
+    config: Config,
+    *,
+    world: World | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Store:
+    """Prepare whatever is missing and open the store.
+
+    Args:
+        cohort: the scans.
+        folder: of the store.
+        config: for its ``prepare`` section.
+        world: with several processes the first prepares while the others wait.
+        workers: processes that prepare.
+        progress: where to show progress.
+
+    Raises:
+        StoreError: if a scan could not be prepared, naming all that failed and why.
+    """
+    world = world or World()
+    shown: Progress = progress or NoProgress()
+    if world.main:
+        with shown.stage("preparing scans") as step:
+            report = prepare_cohort(cohort, folder, config.prepare, workers=workers, progress=step)
+        if report.failed:
+            raise StoreError(
+                f"{len(report.failed)} of {len(cohort.rows)} scans could not be prepared",
+                found="; ".join(f"{scan_id}: {reason}" for scan_id, reason in report.failed.items()),
+                mend="mend these scans, or take their rows out of the manifest",
+            )
+    world.barrier()
+    return Store(folder)

@@ -1,0 +1,142 @@
+"""Train one model in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from m2unet.bags.bag import Bag
+from m2unet.bags.dataset import BagDataset, oversample
+from m2unet.cohort.folds import Split
+from m2unet.cohort.store import Store
+from m2unet.config import Config
+from m2unet.errors import RunError
+from m2unet.models.base import SeverityModel
+from m2unet.models.registry import build_model
+from m2unet.models.weights import save_model
+from m2unet.training.distributed import World
+from m2unet.training.fit import Fit, Hooks
+from m2unet.training.record import EpochRecord
+from m2unet.training.state import STATE_FILE, TrainingState
+from m2unet.workflows.progress import NoProgress, Progress
+from m2unet.workflows.run_folder import RunFolder
+from m2unet.workflows.validation import BagValidator
+
+SPLIT_SCHEMA = "m2unet.split/1"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training.
+
+    Attributes:
+        store: prepared scans; holds every scan of ``split.train`` and ``split.validation``.
+        split: scan ids by use.
+        config: the run's configuration.
+        out: the run folder.
+        trained_on: what the scans are, in words, for the model's card.
+        resume: go on with a run that was interrupted.
+    """
+
+    store: Store
+    split: Split
+    config: Config
+    out: Path
+    trained_on: str
+    resume: bool = False
+
+
+def train_run(job: TrainJob, *, world: World | None = None, progress: Progress | None = None) -> RunFolder:
+    """Train, and write the model to ``out/model``; a finished run is left as it is.
+
+    Raises:
+        RunError: if the folder holds another run, or no training scan carries what the model learns from.
+        TrainingInterruptedError: when asked to stop; the state is saved.
+    """
+    world = world or World()
+    run = RunFolder(job.out)
+    if world.main:
+        run.start(job.config, {"schema": SPLIT_SCHEMA, **asdict(job.split)}, resume=job.resume)
+    if run.finished:
+        return run
+    model = seeded_model(job.config)
+    check_labels(job.store, job.split.train, model)
+    shown: Progress = progress or NoProgress()
+    if not world.main:
+        shown = NoProgress()
+    with shown.stage("training") as step:
+        hooks = _hooks(job, world, step)
+        state = Fit(model, EpochBags(job), job.config, job.out, world, hooks).run(resume=job.resume)
+    if world.main:
+        _finish(job, run, model, state)
+    return run
+
+
+def seeded_model(config: Config) -> SeverityModel:
+    """A fresh model whose weights depend on the run's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_model(config.model)
+
+
+def check_labels(store: Store, scan_ids: Sequence[str], model: SeverityModel) -> None:
+    """Refuse to train a task for which no scan has a label.
+
+    Raises:
+        RunError: naming what is missing.
+    """
+    scans = [store.open(scan_id) for scan_id in scan_ids]
+    if "lobes" in model.tasks and not any(scan.lobes is not None for scan in scans):
+        raise RunError(
+            "No training scan has a lobe mask", expected="at least one", mend="use --set model.name=cls_only for severity alone"
+        )
+    known = {scan.row.severity for scan in scans} - {None}
+    if "severity" in model.tasks and len(known) < 2:
+        raise RunError(
+            "Training severity needs scans of both classes",
+            found=f"severities {sorted(known)}",
+            mend="use --set model.name=seg_only for lobes alone",
+        )
+
+
+@dataclass(frozen=True)
+class EpochBags:
+    """The training bags of an epoch, severe scans repeated as configured."""
+
+    job: TrainJob
+
+    def __call__(self, epoch: int) -> Dataset[Bag]:
+        """Dataset of epoch ``epoch``, from 0."""
+        job = self.job
+        severities = [job.store.open(scan_id).row.severity for scan_id in job.split.train]
+        entries = oversample(job.split.train, severities, job.config.train.oversample)
+        return BagDataset(job.store, entries, job.config.bag, seed=job.config.seed, epoch=epoch)
+
+
+def _hooks(job: TrainJob, world: World, step: object) -> Hooks:
+    def on_step(done: int, total: int, loss: float) -> None:
+        step(done, total, f"loss {loss:.3f}")  # type: ignore[operator]
+
+    def on_epoch(record: EpochRecord) -> None:
+        return
+
+    validator = None
+    if job.split.validation:
+        validator = BagValidator(job.store, job.split.validation, job.config, world.device)
+    return Hooks(validate=validator, on_step=on_step, on_epoch=on_epoch)
+
+
+def _finish(job: TrainJob, run: RunFolder, model: SeverityModel, state: TrainingState) -> None:
+    extra = {
+        "trained_on": job.trained_on,
+        "training_scans": len(job.split.train),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "validation": {k[4:]: v for k, v in state.history[-1].items() if k.startswith("val_")} if state.history else {},
+    }
+    save_model(model.cpu(), job.config, run.model, extra)
+    (job.out / STATE_FILE).unlink(missing_ok=True)
