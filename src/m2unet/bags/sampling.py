@@ -1,0 +1,131 @@
+"""Draw a bag: random patches of random axial slices of one scan (He et al. 2020, Sect. III-A)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.bags.bag import Bag
+from m2unet.config import BagConfig
+
+AIR_HU = -1024
+"""Fills a patch where the slice is smaller than it."""
+
+UNKNOWN_SEVERITY = -1
+
+
+@runtime_checkable
+class BagSource(Protocol):
+    """What a bag can be drawn from: a scan just prepared, or one opened from the store."""
+
+    @property
+    def array(self) -> NDArray[np.int16]:
+        """``[z, y, x]`` HU."""
+
+    @property
+    def references(self) -> Mapping[str, NDArray[np.float32] | None]:
+        """Boxes ``[2, 3]`` by name: ``body`` always, ``lungs`` or None."""
+
+
+@runtime_checkable
+class LabelledSource(BagSource, Protocol):
+    """A scan that also knows its name, severity and lobes."""
+
+    @property
+    def scan_id(self) -> str:
+        """Which scan."""
+
+    @property
+    def severity(self) -> int:
+        """1, 0 or -1."""
+
+    @property
+    def lobes(self) -> NDArray[np.uint8] | None:
+        """``[z, y, x]`` codes on the array's grid, or None."""
+
+
+def draw_bag(source: BagSource, config: BagConfig, rng: np.random.Generator) -> Bag:
+    """Draw a bag of ``config.size`` patches.
+
+    No slice is used twice before every slice was used once, so slices repeat only when there are fewer than patches.
+    Within a slice every position is equally likely; where the slice is smaller than a patch, it lies at a random place
+    inside it, surrounded by air. Patches come in the order of their slices: disks like it, and pooling does not care.
+
+    Args:
+        source: the scan; only the voxels of the patches are read. Severity, lobes and name are taken along if it is a
+            :class:`LabelledSource`.
+        config: size of the bag and of its patches, reference of the position channels.
+        rng: decides everything random.
+    """
+    depth, height, width = source.array.shape
+    side = config.patch
+    corners = np.stack(
+        [
+            _slices(depth, config.size, rng),
+            _starts(height, side, config.size, rng),
+            _starts(width, side, config.size, rng),
+        ],
+        axis=1,
+    ).astype(np.int32)
+    labelled = source if isinstance(source, LabelledSource) else None
+    lobes = None if labelled is None else labelled.lobes
+    return Bag(
+        scan_id="" if labelled is None else labelled.scan_id,
+        patches=cut_patches(source.array, corners, side, fill=AIR_HU),
+        lobes=None if lobes is None else cut_patches(lobes, corners, side, fill=0),
+        corners=corners,
+        reference=reference_box(source.references, config),
+        severity=UNKNOWN_SEVERITY if labelled is None else labelled.severity,
+    )
+
+
+def reference_box(
+    references: Mapping[str, NDArray[np.float32] | None], config: BagConfig
+) -> NDArray[np.float32] | None:
+    """The box that position is measured in: as configured, the body where no lungs were found, None without position.
+
+    Returns:
+        ``[2, 3]`` float32 low and high corner (z, y, x), or None.
+    """
+    if config.position == "none":
+        return None
+    box = references.get(config.position)
+    return references["body"] if box is None else box
+
+
+def cut_patches(array: NDArray[Any], corners: NDArray[np.int32], side: int, *, fill: int) -> NDArray[Any]:
+    """Cut square axial patches out of a volume.
+
+    Args:
+        array: ``[z, y, x]``; may be memory-mapped, only the patches are read.
+        corners: ``[n, 3]`` (z, y, x) of each patch's first voxel; y and x may lie outside the slice.
+        side: of a patch, voxels.
+        fill: value outside the slice.
+
+    Returns:
+        ``[n, side, side]`` of the array's dtype.
+    """
+    plain = np.asarray(array)  # a view without the bookkeeping that np.memmap adds to every slice
+    _, height, width = plain.shape
+    patches = np.empty((len(corners), side, side), dtype=plain.dtype)
+    for patch, (z, y, x) in zip(patches, corners.tolist(), strict=True):
+        top, left = max(0, -y), max(0, -x)
+        bottom, right = min(side, height - y), min(side, width - x)
+        if (bottom - top, right - left) != (side, side):
+            patch[:] = fill
+        patch[top:bottom, left:right] = plain[z, y + top : y + bottom, x + left : x + right]
+    return patches
+
+
+def _slices(depth: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    rounds, rest = divmod(count, depth)
+    chosen = [np.tile(np.arange(depth), rounds), rng.permutation(depth)[:rest]]
+    return np.sort(np.concatenate(chosen))
+
+
+def _starts(extent: int, side: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    spare = extent - side
+    return rng.integers(min(0, spare), max(0, spare), size=count, endpoint=True)
