@@ -1,0 +1,158 @@
+"""The training loop: learns, repeats itself, resumes to the bit, stops early, stops on request."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from m2unet.bags.dataset import BagDataset
+from m2unet.config import Config, load_config
+from m2unet.errors import ConfigError, RunError
+from m2unet.models.registry import build_model
+from m2unet.training.distributed import World
+from m2unet.training.fit import Fit, Hooks
+from m2unet.training.interrupt import TrainingInterruptedError
+from m2unet.training.state import STATE_FILE, load_state
+from tests.training.conftest import SMALL, TinyStore
+
+
+def make_fit(config: Config, store: TinyStore, folder: Path, hooks: Hooks | None = None) -> Fit:
+    folder.mkdir(exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = build_model(config.model)
+    ids = tuple(store.scans)
+    return Fit(model, lambda epoch: BagDataset(store, ids, config.bag, seed=0, epoch=epoch), config, folder, None, hooks)
+
+
+def weights(fit: Fit) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in fit.model.state_dict().items()}
+
+
+def assert_equal_bits(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+def test_the_loss_falls(store: TinyStore, tmp_path: Path) -> None:
+    config = load_config("paper", [*SMALL, "train.epochs=12", "train.optimiser=adamw", "train.lr=0.01"])
+    state = make_fit(config, store, tmp_path).run()
+    assert state.history[-1]["loss_lobes"] < 0.6 * state.history[0]["loss_lobes"]
+    assert state.history[-1]["loss_severity"] < 0.6 * state.history[0]["loss_severity"]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 13)]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_seed_gives_the_same_weights_twice(store: TinyStore, config: Config, tmp_path: Path) -> None:
+    first, second = (make_fit(config, store, tmp_path / name) for name in ("a", "b"))
+    first.run()
+    second.run()
+    assert_equal_bits(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_interrupted_in_an_epoch_and_resumed_equals_undisturbed(
+    store: TinyStore, tmp_path: Path, accumulate: int
+) -> None:
+    config = load_config("paper", [*SMALL, f"train.accumulate={accumulate}", "train.epochs=3"])
+    undisturbed = make_fit(config, store, tmp_path / "a")
+    expected = undisturbed.run()
+
+    def interrupt(done: int, total: int, loss: float) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterruptedError, match="--resume"):
+        make_fit(config, store, tmp_path / "b", Hooks(on_step=interrupt)).run()
+    resumed = make_fit(config, store, tmp_path / "b")
+    found = resumed.run(resume=True)
+    assert_equal_bits(weights(undisturbed), weights(resumed))
+    drop = {"seconds"}
+    assert [{k: v for k, v in row.items() if k not in drop} for row in expected.history] == [
+        {k: v for k, v in row.items() if k not in drop} for row in found.history
+    ]
+
+
+def test_loader_processes_change_nothing(store: TinyStore, config: Config, tmp_path: Path) -> None:
+    alone = make_fit(config, store, tmp_path / "a")
+    alone.run()
+    helped = make_fit(config.model_copy(update={"train": config.train.model_copy(update={"workers": 2})}), store, tmp_path / "b")
+    helped.run()
+    assert_equal_bits(weights(alone), weights(helped))
+
+
+def test_early_stopping_keeps_the_best(store: TinyStore, tmp_path: Path) -> None:
+    config = load_config("paper", [*SMALL, "train.epochs=10", "train.early_stop=2", "train.refresh_statistics=false"])
+    scores = iter([0.5, 0.9, 0.8, 0.7, 0.6])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(model: nn.Module) -> dict[str, float | None]:
+        assert not model.training
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"score": next(scores)}
+
+    fit = make_fit(config, store, tmp_path, Hooks(validate=validate))
+    state = fit.run()
+    assert (state.epoch, state.best_epoch) == (4, 2)
+    assert_equal_bits(weights(fit), seen[1])
+    assert state.history[1]["val_score"] == 0.9
+
+
+def test_an_undefined_score_counts_as_no_improvement(store: TinyStore, tmp_path: Path) -> None:
+    config = load_config("paper", [*SMALL, "train.epochs=9", "train.early_stop=3"])
+    state = make_fit(config, store, tmp_path, Hooks(validate=lambda model: {"score": None})).run()
+    assert (state.epoch, state.best_epoch) == (3, None)
+
+
+def test_refreshed_statistics_are_the_average_over_training_bags(store: TinyStore, tmp_path: Path) -> None:
+    config = load_config("paper", [*SMALL, "train.epochs=1"])
+    fit = make_fit(config, store, tmp_path)
+    fit.run()
+    first = next(m for m in fit.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    conv = next(m for m in fit.model.modules() if isinstance(m, nn.Conv2d))
+    means = []
+    from m2unet.training.fit import BatchMaker
+    from m2unet.training.schedule import epoch_steps
+
+    for step in epoch_steps(10, 4, seed=0, epoch=0):
+        batch = BatchMaker(config)([fit.bags(0)[i] for i in step])  # type: ignore[index]
+        means.append(conv(batch.inputs(position=False)).mean(dim=(0, 2, 3)))
+    assert first.running_mean is not None
+    torch.testing.assert_close(first.running_mean, torch.stack(means).mean(0), atol=1e-5, rtol=1e-4)
+    assert first.momentum == 0.1
+
+
+def test_a_damaged_state_is_a_clear_error(store: TinyStore, config: Config, tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_bytes(b"not a state")
+    with pytest.raises(RunError, match="cannot be read"):
+        make_fit(config, store, tmp_path).run(resume=True)
+    torch.save({"schema": "other/9"}, tmp_path / STATE_FILE)
+    with pytest.raises(RunError, match="another format"):
+        load_state(tmp_path)
+
+
+def test_bags_must_divide_among_processes(store: TinyStore, config: Config, tmp_path: Path) -> None:
+    model = build_model(config.model)
+    with pytest.raises(ConfigError, match="multiple of the number of processes"):
+        Fit(model, lambda epoch: BagDataset(store, ("s0",), config.bag, seed=0), config, tmp_path, World(size=3))
+
+
+def test_a_diverging_loss_is_a_clear_error(store: TinyStore, tmp_path: Path) -> None:
+    config = load_config("paper", [*SMALL, "train.lr=1e30", "train.epochs=4"])
+    with pytest.raises(RunError, match="not finite"):
+        make_fit(config, store, tmp_path).run()
+
+
+def test_bf16_trains(store: TinyStore, tmp_path: Path) -> None:
+    config = load_config("paper", [*SMALL, "train.precision=bf16", "train.epochs=1"])
+    state = make_fit(config, store, tmp_path).run()
+    assert state.history[0]["loss"] > 0
