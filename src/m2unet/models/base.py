@@ -110,6 +110,11 @@ class SeverityModel(nn.Module):
                 mend=f"pad to {_next(height, self.stride)} x {_next(width, self.stride)} and crop the result",
             )
 
+    @property
+    def recompute(self) -> bool:
+        """Whether activations are to be recomputed now: asked for, and training."""
+        return self.checkpointing and self.training
+
     def _without(self, task: str) -> ModelError:
         return ModelError(
             f"The network {self.config.name!r} has no {task}", found=f"tasks {sorted(self.tasks)}", expected=task
@@ -134,8 +139,37 @@ class SeverityModel(nn.Module):
         return chosen if bool(wanted) else None
 
 
+class LobeModel(SeverityModel):
+    """A network that gives lobes alone: a subclass has only to segment images."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, frozenset({LOBES}))
+
+    def forward(self, batch: Batch, lobes_for: Tensor | None = None) -> ModelOutput:
+        """See :meth:`SeverityModel.forward`; patches of other bags are not looked at."""
+        check_bags(batch.mask)
+        lobe_bags = self._lobe_bags(batch, lobes_for)
+        if lobe_bags is None:
+            return ModelOutput()
+        images = batch.inputs(position=self.config.position)
+        return ModelOutput(lobes=self.segment(of_bags(images, batch.mask, lobe_bags)), lobe_bags=lobe_bags)
+
+
+class InstanceModel(SeverityModel):
+    """A network that gives severity alone, by :meth:`embed` and :meth:`classify`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, frozenset({SEVERITY}))
+
+    def forward(self, batch: Batch, lobes_for: Tensor | None = None) -> ModelOutput:
+        """See :meth:`SeverityModel.forward`; there are no lobes."""
+        check_bags(batch.mask)
+        embeddings = self.embed(batch.inputs(position=self.config.position))
+        return self.classify(to_bags(embeddings, batch.mask), batch.mask)
+
+
 def of_bags(values: Tensor, mask: Tensor, bags: Tensor) -> Tensor:
-    """Rows of ``values`` ``[N, ...]``, one a real instance of ``mask`` ``[B, n]``, that belong to ``bags`` ``[B]`` bool."""
+    """Rows of ``values`` ``[N, ...]``, one a real instance of ``mask`` ``[B, n]``, that belong to ``bags`` ``[B]``."""
     if bool(bags.all()):
         return values
     return values[bags.unsqueeze(1).expand_as(mask)[mask]]

@@ -4,35 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2unet.models.blocks import ConvNormReLU, apply
-
-
-class Rise(nn.Module):
-    """Nearest-neighbour up-sampling by two, then a 3 x 3 convolution with normalisation and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = ConvNormReLU(inputs, outputs)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``[N, inputs, H, W]`` to ``[N, outputs, 2H, 2W]``."""
-        return self.conv(F.interpolate(images, scale_factor=2, mode="nearest"))
-
-
-class Join(nn.Module):
-    """Concatenation of two maps, then a 3 x 3 convolution with normalisation and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = ConvNormReLU(inputs, outputs)
-
-    def forward(self, images: Tensor, skip: Tensor) -> Tensor:
-        """``[N, a, H, W]`` and ``[N, b, H, W]`` with a + b = inputs, to ``[N, outputs, H, W]``."""
-        return self.conv(torch.cat([images, skip], dim=1))
+from m2unet.models.blocks import ConvNormReLU, Rise, apply
 
 
 class DecoderBlock(nn.Module):
@@ -46,7 +20,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.rise = Rise(inputs, width)
-        self.join = Join(2 * width, width)
+        self.join = ConvNormReLU(2 * width, width)
         self.last = ConvNormReLU(width, width)
 
     def forward(self, images: Tensor, skip: Tensor, *, recompute: bool = False) -> Tensor:

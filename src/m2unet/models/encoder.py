@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2unet.models.blocks import ConvPair, apply
+from m2unet.models.blocks import ConvPair, PoolPair, apply
 
 STRIDE = 16
 """Pixels of the input per position of the deepest feature map, along each axis."""
-
-
-class EncoderBlock(nn.Module):
-    """Optional 2 x 2 max-pool, then two convolutions with normalisation and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, *, pool: bool) -> None:
-        super().__init__()
-        self.pool = pool
-        self.convs = ConvPair(inputs, outputs)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``[N, inputs, H, W]`` to ``[N, outputs, H, W]``, or half of H and W with a pool."""
-        return self.convs(F.max_pool2d(images, 2) if self.pool else images)
 
 
 class Encoder(nn.Module):
@@ -36,7 +22,7 @@ class Encoder(nn.Module):
     def __init__(self, inputs: int, width: int, deep: int) -> None:
         super().__init__()
         sizes = [(inputs, width), *[(width, width)] * 3, (width, deep)]
-        self.blocks = nn.ModuleList(EncoderBlock(a, b, pool=level > 0) for level, (a, b) in enumerate(sizes))
+        self.blocks = nn.ModuleList(PoolPair(*size) if level else ConvPair(*size) for level, size in enumerate(sizes))
 
     def forward(self, images: Tensor, *, recompute: bool = False) -> list[Tensor]:
         """``[N, inputs, H, W]`` to five maps, ``[N, width, H, W]`` down to ``[N, deep, H/16, W/16]``."""

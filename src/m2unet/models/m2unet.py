@@ -92,13 +92,13 @@ class M2UNet(SeverityModel):
             ModelError: wrong channels, or a size that does not fit.
         """
         self.check_images(images)
-        return self.encoder(images, recompute=self.checkpointing and self.training)
+        return self.encoder(images, recompute=self.recompute)
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Lobe logits ``[N, c, H, W]`` from the encoder's maps."""
         if LOBES not in self.tasks:
             raise self._without(LOBES)
-        return self.decoder(maps, recompute=self.checkpointing and self.training)
+        return self.decoder(maps, recompute=self.recompute)
 
     def pool_positions(self, maps: Sequence[Tensor]) -> Pooled:
         """Embedding level: each patch is a bag of its feature positions (row-major).

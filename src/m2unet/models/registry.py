@@ -35,10 +35,38 @@ def _m2unet(*tasks: str) -> Callable[[ModelConfig], SeverityModel]:
     return build
 
 
+def _unet(config: ModelConfig) -> SeverityModel:
+    from m2unet.models.unet import UNet
+
+    return UNet(config)
+
+
+def _unetpp(config: ModelConfig) -> SeverityModel:
+    from m2unet.models.unetpp import UNetPlusPlus
+
+    return UNetPlusPlus(config)
+
+
+def _gated_mil(config: ModelConfig) -> SeverityModel:
+    from m2unet.models.gated_mil import GatedMIL
+
+    return GatedMIL(config)
+
+
+def _resnet_max(config: ModelConfig) -> SeverityModel:
+    from m2unet.models.resnet_max import ResNetMax
+
+    return ResNetMax(config)
+
+
 _ENTRIES = (
     ModelEntry("m2unet", "M²UNet: severity and lobes from one encoder (He et al. 2020)", _m2unet(SEVERITY, LOBES)),
     ModelEntry("cls_only", "M²UNet without its decoder: severity alone", _m2unet(SEVERITY)),
     ModelEntry("seg_only", "M²UNet without its multi-instance stages: lobes alone", _m2unet(LOBES)),
+    ModelEntry("unet", "U-Net: lobes alone (Ronneberger et al. 2015)", _unet),
+    ModelEntry("unetpp", "U-Net++: lobes alone (Zhou et al. 2018)", _unetpp),
+    ModelEntry("gated_mil", "gated attention over patches: severity alone (Ilse et al. 2018)", _gated_mil),
+    ModelEntry("resnet50_max", "ResNet-50 on each patch, maximum over the scan: severity alone", _resnet_max),
 )
 
 MODELS: MappingProxyType[str, ModelEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
