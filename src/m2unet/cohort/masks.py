@@ -1,0 +1,148 @@
+"""Lobe masks: read, checked to lie on their image's grid, recoded to this package's codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from m2unet.anatomy import AIRWAY, CODE_MAPS, CodeSystem
+from m2unet.ct.volume import Volume, from_source
+from m2unet.errors import ScanError
+
+GRID_TOLERANCE = 0.1
+"""How far a corner of the mask may lie from the image's corner, in sides of the smallest voxel edge."""
+
+_WHOLE_BODY: tuple[CodeSystem, ...] = ("totalsegmentator-v1", "totalsegmentator-v2")
+
+
+def read_lobe_mask(path: str | Path, volume: Volume, codes: CodeSystem = "m2unet") -> NDArray[np.uint8]:
+    """Read a lobe mask onto the canonical grid of its image.
+
+    The file may order and direct its axes differently from the image, as long as both cover the same physical grid.
+
+    Args:
+        path: NIfTI, MHA/MHD or NRRD.
+        volume: the image it belongs to.
+        codes: whose codes the file uses, a key of :data:`m2unet.anatomy.CODE_MAPS`. With TotalSegmentator's, other
+            organs become background; LUNA16's second byte marks the airway.
+
+    Returns:
+        ``[z, y, x]`` of ``volume.shape``, codes 0-6 of :mod:`m2unet.anatomy`.
+
+    Raises:
+        ScanError: unreadable file, another grid, values that are no codes.
+    """
+    path = Path(path)
+    mask = _read(path)
+    _check_grid(mask, volume, path.name)
+    return recode(mask.array, codes, name=path.name)
+
+
+def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray[np.uint8]:
+    """Turn another tool's codes into ours.
+
+    Args:
+        array: any shape.
+        codes: the tool, a key of :data:`m2unet.anatomy.CODE_MAPS`.
+        name: of the file, for the message.
+
+    Returns:
+        Codes 0-6, same shape.
+
+    Raises:
+        ScanError: naming the values that are no codes of that tool, and the tool whose codes they would be.
+    """
+    if codes not in CODE_MAPS:
+        raise ScanError("There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(CODE_MAPS)}")
+    values = _values(array)
+    table = {value: _meaning(value, codes) for value in values}
+    unknown = [value for value, code in table.items() if code is None]
+    if unknown:
+        fitting = [other for other in CODE_MAPS if all(_meaning(v, other) is not None for v in values)]
+        raise ScanError(
+            f"The lobe mask {name} holds values that are no lobe codes",
+            found=_listed(unknown),
+            expected=f"0 and {_listed(sorted(CODE_MAPS[codes]))} ({codes})",
+            mend=f"say whose codes they are, e.g. lobe_codes={fitting[0]!r}" if fitting else "recode the mask",
+        )
+    lookup = np.zeros(max(values, default=0) + 1, dtype=np.uint8)
+    for value, code in table.items():
+        lookup[value] = code or 0
+    return lookup[array]
+
+
+def _meaning(value: int, codes: CodeSystem) -> int | None:
+    """Our code for another tool's value, None if that tool has no such value."""
+    if value < 0:
+        return None
+    if value == 0:
+        return 0
+    if codes == "luna16":  # high byte 2 is airway, in a lobe or not; a few voxels hold a stray low byte of 1
+        if value >> 8 == 2:
+            return AIRWAY
+        return 0 if value == 1 else CODE_MAPS[codes].get(value)
+    return CODE_MAPS[codes].get(value, 0 if codes in _WHOLE_BODY and value <= 255 else None)
+
+
+def _values(array: NDArray[np.int16]) -> list[int]:
+    low = int(array.min())
+    counts = np.bincount(array.ravel().astype(np.int64) - low)
+    return [int(value) + low for value in np.flatnonzero(counts)]
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values[:12])) + (f" and {len(values) - 12} more" if len(values) > 12 else "")
+
+
+def _read(path: Path) -> Volume:
+    import SimpleITK
+
+    if not path.is_file():
+        raise ScanError("The lobe mask does not exist", found=path.name)
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ScanError(
+            f"The lobe mask {path.name} cannot be read", found=reason, expected="NIfTI, MHA or NRRD"
+        ) from None
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        found = f"{image.GetDimension()} axes, {image.GetNumberOfComponentsPerPixel()} values a voxel"
+        raise ScanError(
+            f"The lobe mask {path.name} is not one 3-D mask", found=found, expected="3 axes, 1 value a voxel"
+        )
+    array = SimpleITK.GetArrayFromImage(image)
+    if np.issubdtype(array.dtype, np.floating) and not np.array_equal(array, np.rint(array)):
+        raise ScanError(f"The lobe mask {path.name} holds fractions", expected="whole codes", mend="export a label map")
+    x, y, z = image.GetSpacing()
+    return from_source(array, (z, y, x), image.GetOrigin(), np.asarray(image.GetDirection()).reshape(3, 3))
+
+
+def _check_grid(mask: Volume, volume: Volume, name: str) -> None:
+    problem = f"The lobe mask {name} does not lie on its image's grid"
+    mend = "resample the mask to the image with nearest neighbours, or pair it with the image it was drawn on"
+    if mask.shape != volume.shape:
+        raise ScanError(problem, found=f"shape {mask.shape}", expected=f"{volume.shape} (z, y, x)", mend=mend)
+    ends = np.array(np.meshgrid(*[(0, n - 1) for n in volume.shape[::-1]], [1])).reshape(4, -1)
+    distance = np.linalg.norm(((mask.affine - volume.affine) @ ends)[:3], axis=0).max()
+    if distance <= GRID_TOLERANCE * min(volume.spacing_mm):
+        return
+    parts: dict[str, tuple[ArrayLike, ArrayLike, float]] = {
+        "spacing (z, y, x) mm": (mask.spacing_mm, volume.spacing_mm, 1e-3),
+        "origin (x, y, z) mm": (mask.origin_mm, volume.origin_mm, GRID_TOLERANCE * min(volume.spacing_mm)),
+        "direction": (mask.direction.ravel(), volume.direction.ravel(), 1e-4),
+    }
+    differing = [part for part, (a, b, most) in parts.items() if np.abs(np.asarray(a) - np.asarray(b)).max() > most]
+    named = differing or list(parts)
+    raise ScanError(
+        problem,
+        found="; ".join(f"{part} {_rounded(parts[part][0])}" for part in named) + f"; corners {distance:.3g} mm apart",
+        expected="; ".join(f"{part} {_rounded(parts[part][1])}" for part in named),
+        mend=mend,
+    )
+
+
+def _rounded(values: object) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in np.asarray(values).tolist()) + ")"

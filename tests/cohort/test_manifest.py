@@ -1,0 +1,222 @@
+"""The manifest: read whole, every fault at once, written back to the same rows."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from m2unet.errors import ManifestError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz", "a_lobes.nii.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def manifest(folder: Path, text: str, encoding: str = "utf-8") -> Manifest:
+    path = folder / "cohort.csv"
+    path.write_bytes(text.encode(encoding))
+    return read_manifest(path)
+
+
+def faults(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ManifestError) as caught:
+        manifest(folder, text)
+    return caught.value.faults
+
+
+FULL = """scan_id,patient_id,image,lobes,severity,grade,site,age,sex,date,lesions
+s1,p1,a.nii.gz,a_lobes.nii.gz,1,critical,"Site A, north",63,F,2020-02-29,a_lobes.nii.gz
+s2,p2,series,,,Moderate,,41.5,male,,
+s3,p3,b.nii.gz,,,,,,,,
+"""
+
+
+def test_every_column_is_understood(folder: Path) -> None:
+    rows = manifest(folder, FULL).rows
+    assert rows[0] == ManifestRow(
+        scan_id="s1",
+        patient_id="p1",
+        image=folder / "a.nii.gz",
+        lobes=folder / "a_lobes.nii.gz",
+        severity=1,
+        grade="critical",
+        site="Site A, north",
+        age=63.0,
+        sex="F",
+        date=datetime.date(2020, 2, 29),
+        lesions=folder / "a_lobes.nii.gz",
+    )
+    assert (rows[1].image, rows[1].severity, rows[1].grade) == (folder / "series", 0, "moderate")
+    assert (rows[1].age, rows[1].sex, rows[1].lobes, rows[1].date) == (41.5, "M", None, None)
+    assert rows[2] == ManifestRow("s3", "p3", folder / "b.nii.gz")
+
+
+@pytest.mark.parametrize("grade, severity", [("mild", 0), ("moderate", 0), ("severe", 1), ("critical", 1)])
+def test_severity_follows_from_the_grade(folder: Path, grade: str, severity: int) -> None:
+    assert manifest(folder, f"scan_id,patient_id,image,grade\ns,p,a.nii.gz,{grade}\n").rows[0].severity == severity
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_what_spreadsheets_write_is_read(folder: Path, separator: str, encoding: str, newline: str) -> None:
+    text = f"scan_id,patient_id,image,site{newline}s,p,a.nii.gz,Zürich{newline}{newline}"
+    rows = manifest(folder, text.replace(",", separator), encoding).rows
+    assert [(row.scan_id, row.site) for row in rows] == [("s", "Zürich")]
+
+
+def test_all_faults_are_listed_with_their_rows(folder: Path) -> None:
+    text = """scan_id,patient_id,image,lobes,severity,grade,age,sex,date
+s1,p1,a.nii.gz,,2,,,,
+s1,p2,b.nii.gz,,,,,,
+
+,p3,c.nii.gz,,,,,,
+s4,,missing.nii.gz,gone.nii.gz,,,,,
+../s5,p5,a.nii.gz,,0,severe,,,
+s6,p6,,,,dire,035Y,X,01.02.2020
+s7,p7,empty,series,,,-1,,2020-02-30
+s8,p8,a.nii.gz,,,,,,,,surplus
+"""
+    found = faults(folder, text)
+    expected = [
+        "row 2: severity '2' is not 0",
+        "row 5: scan_id is empty",
+        "row 6: patient_id is empty",
+        "row 6: image 'missing.nii.gz' does not exist",
+        "row 6: lobes 'gone.nii.gz' does not exist",
+        "row 7: scan_id '../s5' cannot name a file",
+        "row 7: grade 'severe' contradicts severity 0",
+        "row 8: image is empty",
+        "row 8: grade 'dire' is not one of mild, moderate, severe, critical",
+        "row 8: age '035Y' is not",
+        "row 8: sex 'X' is not",
+        "row 8: date '01.02.2020' is not",
+        "row 9: image 'empty' is an empty folder",
+        "row 9: lobes 'series' is a folder, not a file",
+        "row 9: age '-1' is not",
+        "row 9: date '2020-02-30' is not",
+        "row 10: 11 cells where the header has 9",
+        "row 3: scan_id 's1' was already used in row 2",
+    ]
+    assert len(found) == len(expected)
+    for fault, start in zip(found, expected, strict=True):
+        assert fault.startswith(start)
+
+
+def test_ids_that_differ_only_in_case_are_one_folder_on_some_disks(folder: Path) -> None:
+    assert "row 3" in faults(folder, "scan_id,patient_id,image\nA,p,a.nii.gz\na,p,b.nii.gz\n")[0]
+
+
+@pytest.mark.parametrize("scan_id", ["a/b", "a\\b", ".hidden", "a b", "NUL", "con.txt", "x" * 101, "end.", "é"])
+def test_ids_that_cannot_name_a_file(folder: Path, scan_id: str) -> None:
+    assert "cannot name a file" in faults(folder, f"scan_id,patient_id,image\n{scan_id},p,a.nii.gz\n")[0]
+
+
+def test_header_faults_suggest_near_names(folder: Path) -> None:
+    found = faults(folder, "scan_id,Patient ID,image,severty,weather,image\n")
+    assert found == (
+        "unknown column 'patient id', did you mean 'patient_id'",
+        "unknown column 'severty', did you mean 'severity'",
+        "unknown column 'weather'",
+        "missing column 'patient_id'",
+        "column 'image' occurs twice",
+    )
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (b"", "empty"),
+        (b"\n \n", "empty"),
+        (b"scan_id,patient_id,image\n", "no row below the header"),
+        ("scan_id,patient_id,image\ns,p,Zürich.nii".encode("latin-1"), "row 2: bytes that are not UTF-8"),
+        (b"PK\x03\x04rest", "spreadsheet"),
+        (b"scan_id\0", "not text"),
+        (b'scan_id,patient_id,image\ns,p,"a', "not valid CSV"),
+    ],
+)
+def test_files_that_are_no_manifest(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_bytes(data)
+    with pytest.raises(ManifestError, match=said):
+        read_manifest(path)
+
+
+def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such file"):
+        read_manifest(tmp_path / "none.csv")
+    with pytest.raises(ManifestError, match="folder"):
+        read_manifest(tmp_path)
+
+
+def test_a_windows_path_gets_advice(folder: Path) -> None:
+    assert "forward slashes" in faults(folder, "scan_id,patient_id,image\ns,p,sub\\a.nii.gz\n")[0]
+
+
+def test_files_need_not_exist_if_not_asked_for(folder: Path) -> None:
+    path = folder / "cohort.csv"
+    path.write_text("scan_id,patient_id,image\ns,p,elsewhere/x.nii.gz\n")
+    assert read_manifest(path, check_files=False).rows[0].image == folder / "elsewhere" / "x.nii.gz"
+
+
+def test_oddities_are_warnings_that_name_no_patient(folder: Path) -> None:
+    text = "scan_id,patient_id,image,severity,sex\ns1,jane,a.nii.gz,1,F\ns2,jane,a.nii.gz,0,M\ns3,bob,b.nii.gz,,\n"
+    warnings = manifest(folder, text).warnings
+    assert warnings == (
+        "rows 2, 3: one patient's scans differ in severity",
+        "rows 2, 3: one patient's scans differ in sex",
+        "rows 2, 3: the same image",
+    )
+
+
+def test_helpers(folder: Path) -> None:
+    cohort = manifest(folder, FULL.replace("s3,p3", "s3,p1"))
+    assert len(cohort) == 3 and [row.scan_id for row in cohort] == ["s1", "s2", "s3"]
+    assert cohort.by_id("s2").image == folder / "series"
+    assert [row.scan_id for row in cohort.with_lobes()] == ["s1"]
+    assert [row.scan_id for row in cohort.with_severity()] == ["s1", "s2"]
+    assert {p: [r.scan_id for r in rows] for p, rows in cohort.patients().items()} == {"p1": ["s1", "s3"], "p2": ["s2"]}
+    assert [row.scan_id for row in cohort.select(["s3", "s1"])] == ["s3", "s1"]
+    with pytest.raises(ManifestError, match="did you mean"):
+        cohort.by_id("s22")
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    rows = manifest(folder, FULL).rows
+    path = folder / "sub" / "copy.csv"
+    write_manifest(rows, path)
+    again = read_manifest(path).rows
+    assert [row.image.resolve() for row in again] == [row.image.resolve() for row in rows]
+    table = pd.read_csv(path)
+    assert table["image"].tolist() == ["../a.nii.gz", "../series", "../b.nii.gz"]
+    assert table["age"].tolist()[:2] == [63, 41.5]
+    plain = ("scan_id", "patient_id", "severity", "grade", "site", "age", "sex", "date")
+    assert [[getattr(r, c) for c in plain] for r in again] == [[getattr(r, c) for c in plain] for r in rows]
+    assert [p.name for p in path.parent.iterdir()] == ["copy.csv"]
+
+
+def test_columns_nobody_fills_are_left_out(tmp_path: Path) -> None:
+    write_manifest([ManifestRow("s", "p", tmp_path / "x.nii.gz", severity=0)], tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text() == "scan_id,patient_id,image,severity\ns,p,x.nii.gz,0\n"
+
+
+def test_bad_ids_are_not_written(tmp_path: Path) -> None:
+    rows = [
+        ManifestRow("s", "p", tmp_path / "x"),
+        ManifestRow("s", "p", tmp_path / "y"),
+        ManifestRow("a/b", "p", tmp_path),
+    ]
+    with pytest.raises(ManifestError) as caught:
+        write_manifest(rows, tmp_path / "m.csv")
+    assert len(caught.value.faults) == 2
+    assert not (tmp_path / "m.csv").exists()
