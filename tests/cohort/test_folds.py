@@ -123,9 +123,9 @@ def test_folds_of_another_cohort_are_refused(tmp_path: Path) -> None:
     rows = cohort(6, 9)
     path = tmp_path / "folds.json"
     save_folds(make_folds(rows, seed=5), path, by="patient", seed=5)
-    with pytest.raises(RunError, match="1 scan.s. the manifest lacks"):
+    with pytest.raises(RunError, match=r"1 scan\(s\) the manifest lacks"):
         load_folds(path, rows[1:])
-    with pytest.raises(RunError, match="1 scan.s. in no test set"):
+    with pytest.raises(RunError, match=r"1 scan\(s\) in no test set"):
         load_folds(path, [*rows, ManifestRow("new", "new", Path("x"))])
     with pytest.raises(RunError, match="by scan"):
         load_folds(path, by="scan")
