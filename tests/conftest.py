@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Two test processes on two cores: threads of their own would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 DATA = Path(os.environ.get("M2UNET_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 

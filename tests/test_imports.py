@@ -8,7 +8,8 @@ from pathlib import Path
 import m2unet
 
 ROWS = (
-    ("anatomy", "errors", "config", "files"),
+    ("anatomy", "errors"),
+    ("config", "files"),
     ("ct", "models"),
     ("cohort", "quantify"),
     ("phantom", "bags"),

@@ -43,12 +43,12 @@ def assert_equal_bits(left: Mapping[str, torch.Tensor], right: Mapping[str, torc
 
 
 def test_the_loss_falls(store: TinyStore, tmp_path: Path) -> None:
-    config = load_config("paper", [*SMALL, "train.epochs=12", "train.optimiser=adamw", "train.lr=0.01"])
+    config = load_config("paper", [*SMALL, "train.epochs=15", "train.optimiser=adamw", "train.lr=0.02"])
     state = make_fit(config, store, tmp_path).run()
-    assert state.history[-1]["loss_lobes"] < 0.6 * state.history[0]["loss_lobes"]
-    assert state.history[-1]["loss_severity"] < 0.6 * state.history[0]["loss_severity"]
+    assert state.history[-1]["loss_lobes"] < 0.7 * state.history[0]["loss_lobes"]
+    assert state.history[-1]["loss_severity"] < 0.7 * state.history[0]["loss_severity"]
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 13)]
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 16)]
     assert list((tmp_path / "tensorboard").iterdir())
 
 

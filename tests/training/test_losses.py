@@ -74,6 +74,6 @@ def test_nothing_to_learn_from_is_zero_and_differentiable() -> None:
     logits = torch.zeros(2, 2, requires_grad=True)
     losses = joint_loss(ModelOutput(severity=logits), batch, lambda_mil=1.0, world=World())
     losses.total.backward()
-    assert float(losses.total) == 0.0
+    assert losses.total.item() == 0.0
     assert logits.grad is not None
     assert not logits.grad.any()
