@@ -115,9 +115,15 @@ SPLITS = {"unequal": (6, 3), "all on one": (9, 0), "one value each": (8, 1)}
 TIMEOUT = timedelta(seconds=120)
 
 
+def _values_and_weights(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    values, weights = (torch.randn((9, *shape[1:]), generator=generator, dtype=torch.float64) for _ in range(2))
+    return values * 2 + 5, weights
+
+
 def _norm_case(rank: int, shape: tuple[int, ...], split: tuple[int, int]) -> dict[str, Any]:
-    norm, _ = pair(len(shape))
-    values, weights = (torch.randn((9, *shape[1:]), generator=torch.Generator().manual_seed(s)) * 2 + 5 for s in (3, 4))
+    norm = pair(len(shape))[0].double()
+    values, weights = _values_and_weights(shape)
     mine = slice(0, split[0]) if rank == 0 else slice(split[0], None)
     part = values[mine].clone().requires_grad_()
     result = norm(part)
@@ -229,19 +235,19 @@ Both = tuple[dict[str, Any], dict[str, Any]]
 @pytest.mark.parametrize("name", SPLITS)
 def test_two_processes_are_one(both: Both, name: str, shape: tuple[int, ...]) -> None:
     one, two = (found[f"{name} {len(shape)}"] for found in both)
-    other = pair(len(shape))[1]
-    values, weights = (torch.randn((9, *shape[1:]), generator=torch.Generator().manual_seed(s)) * 2 + 5 for s in (3, 4))
+    other = pair(len(shape))[1].double()
+    values, weights = _values_and_weights(shape)
     values.requires_grad_()
     result = other(values)
     (result * weights).sum().backward()
-    torch.testing.assert_close(torch.cat([one["result"], two["result"]]), result.detach(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(torch.cat([one["gradient"], two["gradient"]]), values.grad, atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(one["weight"] + two["weight"], other.weight.grad, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(one["bias"] + two["bias"], other.bias.grad, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(torch.cat([one["result"], two["result"]]), result.detach())
+    torch.testing.assert_close(torch.cat([one["gradient"], two["gradient"]]), values.grad)
+    torch.testing.assert_close(one["weight"] + two["weight"], other.weight.grad)
+    torch.testing.assert_close(one["bias"] + two["bias"], other.bias.grad)
     for found in (one, two):
         assert torch.equal(found["again"], found["result"])
         for key, tensor in other.state_dict().items():
-            torch.testing.assert_close(found["state"][key], tensor, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found["state"][key], tensor)
 
 
 def test_two_processes_with_a_single_value_between_them(both: Both) -> None:

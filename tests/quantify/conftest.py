@@ -52,18 +52,32 @@ def make_chest(*, lesions: bool, noise_hu: float = 25.0, seed: int = 0) -> Chest
         for cx, cy, cz, radius, kind in blobs:
             truth[(((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) < radius**2) & (lobes > 0)] = kind
         hu[truth == 1], hu[truth == 2] = -560.0, -20.0
-    vessels = np.zeros(shape, bool)
-    for centre in (-66, 66):
-        hilum = np.array([0.0, 0.0, centre * 0.55])
-        for tip in rng.uniform((-60, -50, centre - 35), (60, 50, centre + 35), (14, 3)):
-            for t in np.linspace(0, 1, 60):  # thins from 2.6 to 0.8 mm in radius
-                point = hilum + t * (tip - hilum)
-                near = (z - point[0]) ** 2 + (y - point[1]) ** 2 + (x - point[2]) ** 2 < (2.6 - 1.8 * t) ** 2
-                vessels |= near & (lobes > 0)
+    vessels = straight_vessels(rng, shape, spacing) & (lobes > 0)
     hu[vessels] = 40.0
     hu[(x**2 + (y + 10) ** 2 < 9**2) & (z > -20)] = -1000.0
     blurred = gaussian_filter(hu, [0.8 / s for s in spacing]) + rng.normal(0, noise_hu, shape)
     return Chest(np.clip(blurred, -1024, 3000).astype(np.int16), lobes, truth, vessels, spacing)
+
+
+def straight_vessels(
+    rng: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """Sixteen straight vessels a lung, from the hilum outwards, thinning from 3 to 0.8 mm in radius."""
+    vessels = np.zeros(shape, bool)
+    half = [(n - 1) * s / 2 for n, s in zip(shape, spacing, strict=True)]
+    for side in (-66, 66):
+        hilum = np.array([0.0, 0.0, side * 0.55])
+        for tip in rng.uniform((-60, -50, side - 35), (60, 50, side + 35), (16, 3)):
+            for t in np.linspace(0, 1, 60):
+                point, radius = hilum + t * (tip - hilum), 3.0 - 2.2 * t
+                box = [
+                    slice(max(0, int((p - 4 + h) / s)), int((p + 4 + h) / s) + 2)
+                    for p, h, s in zip(point, half, spacing, strict=True)
+                ]
+                grid = np.meshgrid(*(np.arange(b.start, b.stop) for b in box), indexing="ij")
+                far = sum((g * s - h - p) ** 2 for g, s, h, p in zip(grid, spacing, half, point, strict=True))
+                vessels[tuple(box)] |= (far < radius**2)[: vessels[tuple(box)].shape[0]]
+    return vessels
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from .conftest import Chest
 def test_the_trachea_is_found_between_the_lungs(healthy: Chest) -> None:
     found = find_airways(healthy.array, healthy.lobes, healthy.spacing_mm)
     assert found.source == "image" and found.reason is None
-    true_ml = np.pi * 9**2 * 27 * 4.0 / 1000  # radius 9 mm, 27 slices above z = -20 mm
-    assert found.volume_ml == pytest.approx(true_ml, rel=0.2)
+    true_ml = np.pi * 9**2 * 27 * 4.0 / 1000  # radius 9 mm, 27 slices above z = -20 mm; the blurred rim is no air
+    assert found.volume_ml is not None and 0.7 * true_ml < found.volume_ml < true_ml
     assert not (found.mask & (healthy.lobes > 0)).any()
 
 

@@ -52,11 +52,11 @@ def test_killed_and_resumed_gives_the_same_bits(tmp_path: Path) -> None:
 
 def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path) -> None:
     """Batch statistics, losses and gradients are those of the whole batch; unequal masks included."""
-    # Few steps: a network's rounding differences grow with every update, whoever computes it.
-    settings = ("train.epochs=2", "train.lr=0.01", "train.bags_per_step=10", "train.refresh_statistics=false")
+    # One large update: rounding differences of a network grow with every further one, whoever computes it.
+    settings = ("train.epochs=1", "train.lr=0.05", "train.bags_per_step=10", "train.refresh_statistics=false")
     one = finished(tmp_path / "one", *settings)
     two = finished(tmp_path / "two", *settings, processes=2)
     for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(two["model"][name], value, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     for left, right in zip(one["history"], two["history"], strict=True):
         assert abs(left["loss"] - right["loss"]) < 1e-4 * abs(left["loss"]) + 1e-5
