@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from m2unet.bags.position import slice_position
+from m2unet.bags.sampling import reference_box
 from m2unet.config import Config
 from m2unet.ct.prepare import PreparedScan
 from m2unet.ct.window import apply_window
@@ -79,11 +80,9 @@ def _images(scan: PreparedScan, config: Config, start: int, stop: int, padded: l
     _, height, width = scan.array.shape
     grey = torch.from_numpy(apply_window(np.asarray(scan.array[start:stop]), config.window)).unsqueeze(1)
     images = functional.pad(grey, (0, padded[1] - width, 0, padded[0] - height))
-    if not config.model.position:
-        return images
-    reference = scan.references.get(config.bag.position)
+    reference = reference_box(scan.references, config.bag) if config.model.position else None
     if reference is None:
-        reference = scan.references["body"]
+        return images
     indices = torch.arange(start, stop)
     return torch.cat([images, slice_position(indices, padded[0], padded[1], reference)], dim=1)
 

@@ -41,6 +41,12 @@ class EpochRecord:
         return row | {f"val_{name}": value for name, value in self.validation.items()}
 
 
+def read_history(folder: Path) -> list[dict[str, float | None]]:
+    """The rows of ``metrics.csv`` in a run folder; empty cells are None."""
+    with (folder / METRICS_FILE).open(encoding="utf-8", newline="") as file:
+        return [{name: float(cell) if cell else None for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
 class RunLog:
     """Writes the history of a run to ``metrics.csv`` and ``tensorboard/``.
 

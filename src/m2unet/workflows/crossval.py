@@ -48,9 +48,9 @@ class CrossValidation:
         """The saved folds, or new ones, saved."""
         path = self.out / "folds.json"
         if path.is_file():
-            return load_folds(path)
+            return load_folds(path, self.manifest.rows, by=self.by)
         splits = make_folds(self.manifest.rows, by=self.by, seed=self.config.seed, folds=count)
-        save_folds(splits, path)
+        save_folds(splits, path, by=self.by, seed=self.config.seed)
         return splits
 
     def run_fold(self, fold: int, split: Split, progress: Progress | None = None) -> dict[str, float | None]:

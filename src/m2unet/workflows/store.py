@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from m2unet.cohort.manifest import Manifest
-from m2unet.cohort.prepare import prepare_cohort
+from m2unet.cohort.prepare import ScanOutcome, prepare_cohort
 from m2unet.cohort.store import Store
 from m2unet.config import Config
 from m2unet.errors import StoreError
@@ -39,7 +39,11 @@ def prepared_store(
     shown: Progress = progress or NoProgress()
     if world.main:
         with shown.stage("preparing scans") as step:
-            report = prepare_cohort(cohort, folder, config.prepare, workers=workers, progress=step)
+
+            def show(outcome: ScanOutcome, done: int, total: int) -> None:
+                step(done, total, "" if outcome.reason is None else f"{outcome.scan_id} {outcome.status}")
+
+            report = prepare_cohort(cohort, folder, config.prepare, workers=workers, progress=show)
         if report.failed:
             raise StoreError(
                 f"{len(report.failed)} of {len(cohort.rows)} scans could not be prepared",
@@ -47,4 +51,4 @@ def prepared_store(
                 mend="mend these scans, or take their rows out of the manifest",
             )
     world.barrier()
-    return Store(folder)
+    return Store(folder, cohort.rows)

@@ -94,7 +94,7 @@ def check_labels(store: Store, scan_ids: Sequence[str], model: SeverityModel) ->
         raise RunError(
             "No training scan has a lobe mask", expected="at least one", mend="use --set model.name=cls_only for severity alone"
         )
-    known = {scan.row.severity for scan in scans} - {None}
+    known = {scan.severity for scan in scans} - {-1}
     if "severity" in model.tasks and len(known) < 2:
         raise RunError(
             "Training severity needs scans of both classes",
@@ -112,8 +112,8 @@ class EpochBags:
     def __call__(self, epoch: int) -> Dataset[Bag]:
         """Dataset of epoch ``epoch``, from 0."""
         job = self.job
-        severities = [job.store.open(scan_id).row.severity for scan_id in job.split.train]
-        entries = oversample(job.split.train, severities, job.config.train.oversample)
+        severities = [job.store.open(scan_id).severity for scan_id in job.split.train]
+        entries = oversample(job.split.train, severities, job.config.train.oversample, seed=job.config.seed)
         return BagDataset(job.store, entries, job.config.bag, seed=job.config.seed, epoch=epoch)
 
 
