@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,8 @@ def _pooling_case(rank: int) -> dict[str, Any]:
 
 
 def _network_inputs() -> tuple[Batch, Tensor]:
-    return make_batch([3, 2], seed=4), torch.tensor([True, False])
+    batch = make_batch([3, 2], seed=4)
+    return replace(batch, patches=batch.patches.double()), torch.tensor([True, False])
 
 
 def _network_loss(output: Any) -> Tensor:
@@ -172,11 +174,17 @@ def _network_loss(output: Any) -> Tensor:
 
 def _network_case(rank: int, *, lobes: bool) -> dict[str, Any]:
     """One bag a process; only process 0's has lobes, or none has."""
-    model = small_model().train()
+    model = small_model().double().train()
     model.checkpointing = True
     batch, lobes_for = _network_inputs()
     mine = slice(rank, rank + 1)
-    part = Batch(batch.patches[mine], batch.mask[mine], None, batch.severity[mine], batch.lobes, batch.has_lobes[mine])
+    part = replace(
+        batch,
+        patches=batch.patches[mine],
+        mask=batch.mask[mine],
+        severity=batch.severity[mine],
+        has_lobes=batch.has_lobes[mine],
+    )
     output = model(part, lobes_for[mine] if lobes else None)
     (_network_loss(output) + model.anchor()).backward()
     return {
@@ -275,25 +283,22 @@ def test_two_processes_pool_like_one(both: Both) -> None:
 @pytest.mark.parametrize("lobes", [True, False])
 def test_two_processes_train_the_network_like_one(both: Both, lobes: bool) -> None:
     one, two = (found["network" if lobes else "network without lobes"] for found in both)
-    model = small_model().train()
+    model = small_model().double().train()
     batch, lobes_for = _network_inputs()
     output = model(batch, lobes_for if lobes else None)
     (_network_loss(output) + model.anchor()).backward()
-    torch.testing.assert_close(
-        torch.cat([one["severity"], two["severity"]]), output.severity.detach(), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(torch.cat([one["severity"], two["severity"]]), output.severity.detach())
     if lobes:
-        torch.testing.assert_close(one["lobes"], output.lobes.detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one["lobes"], output.lobes.detach())
         assert two["lobes"].shape == (0, 7, 32, 32)
     else:
         assert one["lobes"] is None and two["lobes"] is None
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None
         together = one["gradients"][name] + two["gradients"][name]
-        scale = float(parameter.grad.abs().max()) + 1e-3
-        torch.testing.assert_close(together, parameter.grad, atol=1e-3 * scale, rtol=1e-3, msg=lambda m: name + m)  # noqa: B023
+        # A bias before a normalisation has a gradient of zero but for rounding.
+        torch.testing.assert_close(together, parameter.grad, atol=1e-10, rtol=1e-6)
     for key, tensor in model.state_dict().items():
-        torch.testing.assert_close(one["state"][key], tensor, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one["state"][key], tensor)
 
 
 def test_local_statistics_wait_for_nobody(both: Both) -> None:
