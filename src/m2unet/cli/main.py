@@ -9,6 +9,11 @@ from typing import Annotated
 import typer
 
 from m2unet import __version__
+from m2unet.cli.crossval import crossval
+from m2unet.cli.demo import demo
+from m2unet.cli.evaluate import evaluate
+from m2unet.cli.predict import predict
+from m2unet.cli.train import train
 from m2unet.errors import M2UNetError
 
 app = typer.Typer(
@@ -35,6 +40,10 @@ def main(
     if version:
         typer.echo(f"m2unet {__version__}")
         raise typer.Exit
+
+
+for _command in (demo, predict, train, crossval, evaluate):
+    app.command(_command.__name__)(_command)
 
 
 def run() -> None:
