@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2unet.cohort.folds import load_folds, make_folds, save_folds
+from m2unet.cohort.folds import hold_out, load_folds, make_folds, save_folds
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.errors import ManifestError, RunError
 
@@ -159,3 +159,16 @@ def test_files_that_hold_no_folds(tmp_path: Path, text: str) -> None:
         load_folds(tmp_path / "folds.json")
     with pytest.raises(RunError):
         load_folds(tmp_path / "absent.json")
+
+
+def test_holding_out_a_share_of_patients() -> None:
+    rows = cohort(10, 30)
+    split = hold_out(rows, share=0.2, seed=0)
+    patient = {row.scan_id: (row.patient_id, row.severity) for row in rows}
+    held, kept = ({patient[s] for s in side} for side in (split.validation, split.train))
+    assert split.test == () and len(split.train) + len(split.validation) == len(rows)
+    assert not held & kept
+    assert sorted(severity or 0 for _, severity in held) == [0] * 6 + [1] * 2
+    assert split == hold_out(rows[::-1], share=0.2, seed=0) != hold_out(rows, share=0.2, seed=1)
+    assert hold_out(rows, share=0, seed=0).validation == ()
+    assert len(hold_out(cohort(1, 2, most=1), share=0.5, seed=0).train) == 2  # the only severe patient trains

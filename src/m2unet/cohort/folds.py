@@ -70,7 +70,8 @@ def make_folds(rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, fo
         parts = list(splitter.split(np.zeros(len(scans)), [stratum[group] for group in groups], groups))
     splits = []
     for number, (rest, test) in enumerate(parts):
-        held = _validation_groups({groups[i] for i in rest}, stratum, np.random.default_rng([seed, number]))
+        rng = np.random.default_rng([seed, number])
+        held = _validation_groups({groups[i] for i in rest}, stratum, VALIDATION_SHARE, rng)
         splits.append(
             Split(
                 train=tuple(scans[i].scan_id for i in rest if groups[i] not in held),
@@ -79,6 +80,25 @@ def make_folds(rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, fo
             )
         )
     return splits
+
+
+def hold_out(rows: Iterable[ManifestRow], *, share: float = VALIDATION_SHARE, seed: int) -> Split:
+    """Hold a share of the patients out for validation and train on all others; nothing is left to test.
+
+    Args:
+        rows: the scans.
+        share: of each stratum's patients, from 0 (none) to below 1; above 0 at least one of each stratum that has two.
+        seed: same rows and seed, same split.
+    """
+    scans = sorted(rows, key=lambda row: row.scan_id)
+    patients = [row.patient_id for row in scans]
+    stratum = _strata(scans, patients)
+    held = _validation_groups(set(patients), stratum, share, np.random.default_rng(seed)) if share else set()
+    return Split(
+        train=tuple(row.scan_id for row in scans if row.patient_id not in held),
+        validation=tuple(row.scan_id for row in scans if row.patient_id in held),
+        test=(),
+    )
 
 
 def save_folds(splits: Sequence[Split], path: str | Path, *, by: By, seed: int) -> None:
@@ -145,13 +165,13 @@ def _check_counts(stratum: Mapping[str, int], by: By, folds: int) -> None:
         raise ManifestError(f"The cohort is too small for {folds} folds", faults, mend=mend)
 
 
-def _validation_groups(rest: set[str], stratum: Mapping[str, int], rng: np.random.Generator) -> set[str]:
-    """About a tenth of all groups of each stratum, at least one, and always leaving one to train."""
+def _validation_groups(rest: set[str], stratum: Mapping[str, int], share: float, rng: np.random.Generator) -> set[str]:
+    """A share of all groups of each stratum, taken from the rest: at least one, and always leaving one to train."""
     totals = Counter(stratum.values())
     held: set[str] = set()
     for value in sorted(totals):
         members = sorted(group for group in rest if stratum[group] == value)
-        count = min(max(1, round(VALIDATION_SHARE * totals[value])), len(members) - 1)
+        count = min(max(1, round(share * totals[value])), len(members) - 1)
         if count > 0:
             held.update(members[i] for i in rng.choice(len(members), size=count, replace=False))
     return held

@@ -101,7 +101,6 @@ class PrepareReport:
 class _Job:
     row: ManifestRow
     folder: Path
-    codes: CodeSystem
     fingerprint: str
 
 
@@ -112,7 +111,7 @@ def prepare_cohort(
     *,
     workers: int = 1,
     progress: Progress | None = None,
-    lobe_codes: CodeSystem = "m2unet",
+    lobe_codes: CodeSystem | None = None,
     redo: bool = False,
 ) -> PrepareReport:
     """Bring every scan of a manifest into a store.
@@ -123,13 +122,13 @@ def prepare_cohort(
         config: body crop and resampling.
         workers: processes; 1 works in this one.
         progress: told each outcome as it comes.
-        lobe_codes: whose codes the lobe masks use.
-        redo: prepare finished scans again, and accept another configuration than the store's.
+        lobe_codes: whose codes the lobe masks use; None means those the store was begun with, ours for a new one.
+        redo: prepare finished scans again, and accept other settings than the store's.
 
     Raises:
-        StoreError: if the folder holds scans prepared with another configuration, or cannot be written.
+        StoreError: if the folder holds scans prepared with other settings, or cannot be written.
     """
-    store = Store.create(folder, config, replace=redo)
+    store = Store.create(folder, config, lobe_codes=lobe_codes, replace=redo)
     outcomes: dict[str, ScanOutcome] = {}
 
     def note(outcome: ScanOutcome) -> None:
@@ -140,7 +139,7 @@ def prepare_cohort(
     jobs = []
     for row in manifest.rows:
         try:
-            job = _Job(row, store.folder, lobe_codes, source_fingerprint(row, lobe_codes))
+            job = _Job(row, store.folder, source_fingerprint(row, store.lobe_codes))
         except OSError as error:
             note(ScanOutcome(row.scan_id, "failed", f"{error.strerror}: its files cannot be looked at"))
             continue
@@ -218,7 +217,7 @@ def _prepare(job: _Job) -> tuple[Finding, ...]:
     findings = list(volume.findings)
     lobes = None
     if job.row.lobes is not None:
-        mask = read_lobe_mask(job.row.lobes, volume, job.codes)
+        mask = read_lobe_mask(job.row.lobes, volume, store.lobe_codes)
         if not mask.any():
             raise ScanError("The lobe mask is empty", found=job.row.lobes.name, expected="codes of lobes")
         lobes = scan.crop_mask(mask).astype(np.uint8, copy=False)

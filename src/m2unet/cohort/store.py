@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from m2unet.anatomy import CODE_MAPS, CodeSystem
 from m2unet.cohort.files import write_text_atomically
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import PrepareConfig
@@ -169,6 +170,7 @@ class Store:
 
     Attributes:
         prepare: the configuration all its scans were prepared with.
+        lobe_codes: whose codes the lobe masks it was made from use; the stored masks hold this package's.
 
     Raises:
         StoreError: if the folder is no store.
@@ -180,31 +182,50 @@ class Store:
         path = self.folder / "store.json"
         if not path.is_file():
             raise StoreError("The folder is not a store", found=self.folder, mend="make one with `m2unet prepare`")
-        self.prepare = _store_config(path.read_text(encoding="utf-8"))
+        self.prepare, self.lobe_codes = _store_settings(path.read_text(encoding="utf-8"))
 
     @classmethod
-    def create(cls, folder: str | Path, prepare: PrepareConfig, *, replace: bool = False) -> Store:
+    def create(
+        cls,
+        folder: str | Path,
+        prepare: PrepareConfig,
+        *,
+        lobe_codes: CodeSystem | None = None,
+        replace: bool = False,
+    ) -> Store:
         """Open a store, or begin one.
 
         Args:
             folder: made if missing.
             prepare: how its scans are prepared.
-            replace: accept another configuration than the store's; its scans then count as unfinished.
+            lobe_codes: whose codes the lobe masks use; None keeps the store's, and begins one with ours.
+            replace: accept other settings than the store's; its scans then count as unfinished.
 
         Raises:
-            StoreError: if the folder is a store made with another configuration.
+            StoreError: if the folder is a store made with other settings.
         """
         path = Path(folder) / "store.json"
-        if path.is_file() and not replace:
+        codes: CodeSystem = lobe_codes or "m2unet"
+        if path.is_file():
             store = cls(folder)
-            if store.prepare != prepare:
+            codes = lobe_codes or store.lobe_codes
+            differences = _differences(store.prepare, prepare)
+            if codes != store.lobe_codes:
+                differences.append(f"lobe codes {store.lobe_codes} (asked for {codes})")
+            if differences and not replace:
                 raise StoreError(
                     "The store was prepared with another configuration",
-                    found=_differences(store.prepare, prepare),
+                    found=", ".join(differences),
                     mend="choose another folder, or prepare all scans again with --redo",
                 )
-            return store
-        values = {"schema": STORE_SCHEMA, "version": VERSION, "prepare": prepare.model_dump(mode="json")}
+            if not differences:
+                return store
+        values = {
+            "schema": STORE_SCHEMA,
+            "version": VERSION,
+            "prepare": prepare.model_dump(mode="json"),
+            "lobe_codes": codes,
+        }
         write_text_atomically(path, json.dumps(values, indent=1) + "\n")
         return cls(folder)
 
@@ -239,7 +260,7 @@ class Store:
         if record.prepare != self.prepare:
             raise StoreError(
                 f"{scan_id} was prepared with another configuration than its store",
-                found=_differences(record.prepare, self.prepare),
+                found=", ".join(_differences(record.prepare, self.prepare)),
                 mend="run `m2unet prepare` again",
             )
         return record
@@ -286,12 +307,13 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _store_config(text: str) -> PrepareConfig:
+def _store_settings(text: str) -> tuple[PrepareConfig, CodeSystem]:
     values = _parse(text, STORE_SCHEMA)
+    codes = [name for name in CODE_MAPS if name == values.get("lobe_codes")]
     try:
-        return PrepareConfig.model_validate(values.get("prepare"))
-    except ValidationError as error:
-        raise StoreError("The store.json is damaged", found=f"{error.error_count()} fault(s) in prepare") from None
+        return PrepareConfig.model_validate(values.get("prepare")), codes[0]
+    except (ValidationError, IndexError):
+        raise StoreError("The store.json is damaged", found=values, mend="prepare into another folder") from None
 
 
 def _parse(text: str, schema: str) -> dict[str, Any]:
@@ -310,6 +332,6 @@ def _parse(text: str, schema: str) -> dict[str, Any]:
     return values
 
 
-def _differences(found: PrepareConfig, expected: PrepareConfig) -> str:
+def _differences(found: PrepareConfig, expected: PrepareConfig) -> list[str]:
     there, wanted = found.model_dump(), expected.model_dump()
-    return ", ".join(f"{key}={there[key]} (asked for {wanted[key]})" for key in there if there[key] != wanted[key])
+    return [f"{key}={there[key]} (asked for {wanted[key]})" for key in there if there[key] != wanted[key]]
