@@ -66,7 +66,7 @@ def straight_vessels(
     vessels = np.zeros(shape, bool)
     half = [(n - 1) * s / 2 for n, s in zip(shape, spacing, strict=True)]
     for side in (-66, 66):
-        hilum = np.array([0.0, 0.0, side * 0.55])
+        hilum = np.array([0.0, 0.0, side * 0.2])  # outside the lobes, as masks have it
         for tip in rng.uniform((-60, -50, side - 35), (60, 50, side + 35), (16, 3)):
             for t in np.linspace(0, 1, 60):
                 point, radius = hilum + t * (tip - hilum), 3.0 - 2.2 * t

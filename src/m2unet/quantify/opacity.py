@@ -14,11 +14,14 @@ The rule for opacity, after the idea of a median filter, which keeps edges but d
 window (Huang et al. 1979, *IEEE Trans ASSP* 27:13-18):
 
 1. HU are smoothed lightly inside the lobes only (Gaussian; the chest wall does not bleed in).
-2. A voxel is *dense* from -700 HU on.
-3. A voxel is *opaque* when most of the lobe around it is dense: the Gaussian-weighted share of dense voxels among lobe
-   voxels is at least one half. A tube needs a radius of 1.18 sigma to survive, a sheet a thickness of 1.35 sigma.
+2. What is as bright as consolidation (-300 HU on) but thin is taken for a vessel: with its blurred halo it abstains
+   from the vote. Bright structures have a core where at least half of the lobe around, weighted by a Gaussian of
+   ``vessel_mm``, is bright; a tube below 1.18 sigma in radius and a sheet below 1.35 sigma in thickness have none.
+   What no core reaches is thin.
+3. A voxel is *opaque* when at least half of the voting lobe around it, weighted by a Gaussian of ``vote_mm`` (never
+   below 0.85 pixels), is dense, from -700 HU on. A vessel is so opaque inside ground glass and not in aerated lung.
 4. Islands smaller than ``least_ml`` are dropped, and so is what lies on the wall of the airway.
-5. An opaque voxel is consolidation from -300 HU on, else ground glass.
+5. An opaque voxel is consolidation where it is bright and not thin, else ground glass.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ CONSOLIDATION = 2
 BAND_NAMES = ("emphysema", "aerated", "ground_glass", "consolidation")
 
 _LOWEST_HU, _HIGHEST_HU = -1100, 400
+_HALO_MM, _REACH_SHARE = 1.0, 0.1
 
 
 class OpacityConfig(BaseModel):
@@ -52,6 +56,7 @@ class OpacityConfig(BaseModel):
     consolidation_from_hu: int = Field(-300, description="BMC Infect Dis 2021, s12879-021-06556-z")
     smooth_mm: float = Field(1.0, ge=0, description="sigma of the light smoothing of HU")
     vote_mm: float = Field(2.5, gt=0, description="sigma of the vote that deletes vessels, walls and rims")
+    vessel_mm: float = Field(4.0, gt=0, description="sigma that tells a bright vessel from consolidation")
     least_ml: float = Field(0.2, ge=0, description="smaller islands are dropped")
     airway_wall_mm: float = Field(2.0, ge=0, description="distance from the airway's lumen that is never opaque")
     involved_from_percent: float = Field(1.0, ge=0, le=5, description="share from which a part scores above 0")
@@ -128,13 +133,18 @@ def segment_opacity(
         return result
     box = _bounding_box(lung)
     lung = lung[box]
-    weight = _Weight(lung, spacing_mm)
+    everywhere = _Weight(lung, spacing_mm)
     values = np.clip(array[box], _LOWEST_HU, _HIGHEST_HU).astype(np.float32)
-    smooth = weight.mean(values, settings.smooth_mm) if settings.smooth_mm else values
-    dense = lung & (smooth >= settings.dense_from_hu)
-    opaque = lung & (weight.mean(dense.astype(np.float32), settings.vote_mm) >= 0.5)
+    smooth = everywhere.mean(values, settings.smooth_mm) if settings.smooth_mm else values
+    bright = lung & (smooth >= settings.consolidation_from_hu)
+    core = bright & (everywhere.mean(bright.astype(np.float32), settings.vessel_mm) >= 0.5)
+    thin = bright & (everywhere.mean(core.astype(np.float32), settings.vessel_mm / 2) < _REACH_SHARE)
+    halo = everywhere.mean(thin.astype(np.float32), _HALO_MM, least_pixels=0.5) > _REACH_SHARE
+    voters = _Weight(lung & ~halo, spacing_mm)
+    dense = (smooth >= settings.dense_from_hu).astype(np.float32)
+    opaque = lung & (voters.mean(dense, settings.vote_mm, least_pixels=0.85) >= 0.5)
     opaque = _drop_islands(opaque, settings.least_ml * 1000 / float(np.prod(spacing_mm)))
-    result[box] = np.where(opaque, np.where(smooth >= settings.consolidation_from_hu, CONSOLIDATION, GROUND_GLASS), 0)
+    result[box] = np.where(opaque, np.where(bright & ~thin, CONSOLIDATION, GROUND_GLASS), 0)
     return result
 
 
@@ -145,10 +155,11 @@ class _Weight:
         self.lung = lung.astype(np.float32)
         self.spacing_mm = spacing_mm
 
-    def mean(self, values: NDArray[np.float32], sigma_mm: float) -> NDArray[np.float32]:
-        """Weighted mean at each voxel; 0 far outside the lung."""
+    def mean(self, values: NDArray[np.float32], sigma_mm: float, least_pixels: float = 0.0) -> NDArray[np.float32]:
+        """Weighted mean at each voxel, 0 far outside the lung; sigma is at least so many pixels."""
         from scipy.ndimage import gaussian_filter
 
+        sigma_mm = max(sigma_mm, least_pixels * max(self.spacing_mm[1:]))
         sigma = [sigma_mm / s for s in self.spacing_mm]
         above = gaussian_filter(values * self.lung, sigma, mode="constant", truncate=3.0)
         below = gaussian_filter(self.lung, sigma, mode="constant", truncate=3.0)
