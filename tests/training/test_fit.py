@@ -29,7 +29,9 @@ def make_fit(config: Config, store: TinyStore, folder: Path, hooks: Hooks | None
         torch.manual_seed(config.seed)
         model = build_model(config.model)
     ids = tuple(store.scans)
-    return Fit(model, lambda epoch: BagDataset(store, ids, config.bag, seed=0, epoch=epoch), config, folder, None, hooks)
+    return Fit(
+        model, lambda epoch: BagDataset(store, ids, config.bag, seed=0, epoch=epoch), config, folder, None, hooks
+    )
 
 
 def weights(fit: Fit) -> dict[str, torch.Tensor]:
@@ -85,7 +87,9 @@ def test_interrupted_in_an_epoch_and_resumed_equals_undisturbed(
 def test_loader_processes_change_nothing(store: TinyStore, config: Config, tmp_path: Path) -> None:
     alone = make_fit(config, store, tmp_path / "a")
     alone.run()
-    helped = make_fit(config.model_copy(update={"train": config.train.model_copy(update={"workers": 2})}), store, tmp_path / "b")
+    helped = make_fit(
+        config.model_copy(update={"train": config.train.model_copy(update={"workers": 2})}), store, tmp_path / "b"
+    )
     helped.run()
     assert_equal_bits(weights(alone), weights(helped))
 

@@ -39,7 +39,9 @@ def test_severity_loss_is_cross_entropy_over_labelled_bags() -> None:
     batch = make_batch([1, -1, 0], [False] * 3)
     logits = torch.tensor([[0.2, 1.1], [5.0, -5.0], [0.3, -0.4]])
     losses = joint_loss(ModelOutput(severity=logits), batch, lambda_mil=0.01, world=World())
-    expected = -(np.log(np.exp(1.1) / (np.exp(0.2) + np.exp(1.1))) + np.log(np.exp(0.3) / (np.exp(0.3) + np.exp(-0.4)))) / 2
+    expected = (
+        -(np.log(np.exp(1.1) / (np.exp(0.2) + np.exp(1.1))) + np.log(np.exp(0.3) / (np.exp(0.3) + np.exp(-0.4)))) / 2
+    )
     assert float(losses.severity) == pytest.approx(expected, rel=1e-6)
     assert float(losses.total) == pytest.approx(0.01 * expected, rel=1e-6)
     assert float(losses.lobes) == 0.0
@@ -48,9 +50,7 @@ def test_severity_loss_is_cross_entropy_over_labelled_bags() -> None:
 def test_lobe_loss_is_cross_entropy_plus_one_minus_dice_of_masked_bags() -> None:
     batch = make_batch([1, 0, 1], [True, False, True])
     logits = torch.randn(4, 6, 4, 4, generator=torch.Generator().manual_seed(1))
-    losses = joint_loss(
-        ModelOutput(lobes=logits, lobe_bags=batch.has_lobes), batch, lambda_mil=0.01, world=World()
-    )
+    losses = joint_loss(ModelOutput(lobes=logits, lobe_bags=batch.has_lobes), batch, lambda_mil=0.01, world=World())
     assert batch.lobes is not None
     expected = 0.0
     for part, bag in ((logits[:2], 0), (logits[2:], 2)):

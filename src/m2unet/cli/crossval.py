@@ -21,7 +21,9 @@ def crossval(
     folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
     fold: Annotated[list[int] | None, typer.Option("--fold", min=0, help="Only this fold; may be repeated.")] = None,
     by: Annotated[str, typer.Option("--by", help="Keep together: patient or scan.")] = "patient",
-    store: Annotated[Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Cross-validate; finished folds are skipped, an interrupted one goes on."""

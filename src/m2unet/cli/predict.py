@@ -27,13 +27,14 @@ def predict(
     from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
     from m2unet.inference.predictor import Predictor
     from m2unet.training.distributed import choose_device
-    from m2unet.workflows.predict import PredictOptions, find_cases, predict_cases
+    from m2unet.workflows.case import CaseOptions
+    from m2unet.workflows.predict import find_cases, predict_cases
 
     if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
     cases = find_cases(scans)
     predictor = Predictor.load(model, device=choose_device(device))
-    options = PredictOptions(mask_format, montage, seed, overwrite)
+    options = CaseOptions(mask_format, montage, seed, overwrite)
     outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
     for outcome in outcomes:
         say(f"{outcome.case.name}: {_line(outcome)}")
@@ -50,7 +51,9 @@ def _line(outcome: object) -> str:
     if outcome.result is None:
         return f"failed: {outcome.error}"
     severity = outcome.result.severity
-    said = "no severity" if severity.probability is None else f"severe {severity.probability:.2f} ± {severity.spread:.2f}"
+    said = (
+        "no severity" if severity.probability is None else f"severe {severity.probability:.2f} ± {severity.spread:.2f}"
+    )
     volumes = ", ".join(
         f"{q.region} {q.volume_ml:.0f} ml" for q in outcome.result.lobes.volumes if q.volume_ml is not None
     )

@@ -20,8 +20,12 @@ def train(
     seed: Seed = None,
     folds: Annotated[Path | None, typer.Option("--folds", help="A saved folds.json to take the split from.")] = None,
     fold: Annotated[int, typer.Option("--fold", min=0, help="Which of those folds.")] = 0,
-    validation: Annotated[float, typer.Option("--validation", min=0.0, max=0.9, help="Share of patients held out.")] = 0.1,
-    store: Annotated[Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")] = None,
+    validation: Annotated[
+        float, typer.Option("--validation", min=0.0, max=0.9, help="Share of patients held out.")
+    ] = 0.1,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     device: Device = "auto",
 ) -> None:

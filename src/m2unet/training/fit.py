@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -171,7 +172,7 @@ class Fit:
         self.world.sum_gradients(self.model)
         self.optimiser.step()
         values = (self.world.sum_(sums) / len(batches)).tolist()
-        if not all(map(_finite, values)):
+        if not all(map(math.isfinite, values)):
             raise RunError(
                 "The training loss is not finite any more",
                 found=f"epoch {self.state.epoch + 1}, step {self.state.step + 1}",
@@ -251,7 +252,3 @@ class BatchMaker:
         """Pad and mask the bags of one step."""
         model = self.config.model
         return make_batch(bags, self.config.window, position=model.position, classes=model.classes)
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

@@ -34,8 +34,8 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 def epoch_steps(count: int, bags_per_step: int, *, seed: int, epoch: int) -> list[list[int]]:
     """Indices of the bags of each step of one epoch, a pure function of its arguments.
 
-    The order is shuffled; the last step is filled up from the beginning of that order, since a step with fewer bags would
-    have other batch statistics.
+    The order is shuffled; the last step is filled up from the beginning of that order, since a step with fewer bags
+    would have other batch statistics.
 
     Args:
         count: number of bags in an epoch.

@@ -19,8 +19,8 @@ from m2unet.models.norm import local_statistics
 def refresh_statistics(model: Any, batches: Iterable[Batch], device: torch.device) -> None:
     """Replace the running statistics of every batch normalisation by their average over ``batches``.
 
-    The model is left in the mode it was in; every process computes the same statistics for itself. The lobes of every bag are computed, with a mask or not, so that the
-    decoder's statistics come from the same bags.
+    The model is left in the mode it was in; every process computes the same statistics for itself. The lobes of every
+    bag are computed, with a mask or not, so that the decoder's statistics come from the same bags.
 
     Args:
         model: takes batches, see :mod:`m2unet.models`.

@@ -10,32 +10,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from m2unet.anatomy import LOBES
 from m2unet.cohort.manifest import read_manifest
 from m2unet.ct.findings import QualityError
-from m2unet.ct.write import write_mask
 from m2unet.errors import M2UNetError
-from m2unet.files import write_json, write_text
-from m2unet.inference.predictor import Prediction, Predictor
-from m2unet.quantify.lobes import lobe_volumes
-from m2unet.report.figures import save_montage
-from m2unet.report.result import (
-    FindingPart,
-    LobesPart,
-    ModelPart,
-    QuantityPart,
-    ResultDocument,
-    ScanPart,
-    SeverityPart,
-)
+from m2unet.files import write_json
+from m2unet.inference.predictor import Predictor
+from m2unet.report.result import ResultDocument
+from m2unet.workflows.case import ERROR_FILE, RESULT_FILE, CaseOptions, write_case
 from m2unet.workflows.progress import NoProgress, Progress
-from m2unet.workflows.run_folder import versions
 
 logger = logging.getLogger(__name__)
 
-RESULT_FILE = "result.json"
-ERROR_FILE = "error.json"
-MASK_FORMATS = {"nifti": ".nii.gz", "mha": ".mha", "nrrd": ".nrrd", "dicom": ".nii.gz", "memory": ".nii.gz"}
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm")
 
 
@@ -69,24 +54,6 @@ class CaseOutcome:
     result: ResultDocument | None
     error: str | None = None
     skipped: bool = False
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How cases are predicted.
-
-    Attributes:
-        mask_format: ending of the lobe mask (``.nii.gz``, ``.mha``, ``.nrrd``); None for the input's own format,
-            NIfTI for DICOM.
-        montage: whether to draw the montage.
-        seed: seed of the random bags.
-        overwrite: predict finished cases again.
-    """
-
-    mask_format: str | None = None
-    montage: bool = True
-    seed: int = 0
-    overwrite: bool = False
 
 
 def find_cases(inputs: Sequence[str | Path]) -> list[Case]:
@@ -123,7 +90,7 @@ def predict_cases(
     predictor: Predictor,
     cases: Sequence[Case],
     out: Path,
-    options: PredictOptions | None = None,
+    options: CaseOptions | None = None,
     *,
     progress: Progress | None = None,
 ) -> Iterator[CaseOutcome]:
@@ -133,7 +100,7 @@ def predict_cases(
     for) and ``montage.png``; or ``error.json`` if it failed. ``result.json`` is written last: a case without it is not
     finished.
     """
-    options = options or PredictOptions()
+    options = options or CaseOptions()
     shown: Progress = progress or NoProgress()
     with shown.stage("predicting") as step:
         for number, case in enumerate(cases, 1):
@@ -141,7 +108,7 @@ def predict_cases(
             step(number, len(cases))
 
 
-def _case(predictor: Predictor, case: Case, folder: Path, options: PredictOptions) -> CaseOutcome:
+def _case(predictor: Predictor, case: Case, folder: Path, options: CaseOptions) -> CaseOutcome:
     try:
         fingerprint = source_fingerprint(case.path)
         kept = None if options.overwrite else _finished(folder, predictor, fingerprint, options)
@@ -165,7 +132,7 @@ def _write_error(folder: Path, message: str, findings: list[dict[str, str]]) -> 
         logger.error("the results folder cannot be written: %s", error.strerror)
 
 
-def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: PredictOptions) -> ResultDocument | None:
+def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: CaseOptions) -> ResultDocument | None:
     """The kept result, if it is of the same scan, model and seed and its mask is there."""
     path = folder / RESULT_FILE
     if not path.is_file():
@@ -192,67 +159,3 @@ def source_fingerprint(path: Path) -> str:
         stat = file.stat()
         digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def write_case(
-    prediction: Prediction, name: str, folder: Path, options: PredictOptions | None = None, *, fingerprint: str = ""
-) -> ResultDocument:
-    """Write everything of one prediction to ``folder``, ``result.json`` last.
-
-    Args:
-        prediction: of one scan.
-        name: of the case, without identifiers.
-        folder: made if need be.
-        options: format of the mask, and whether to draw a montage.
-        fingerprint: of the scan's files.
-    """
-    options = options or PredictOptions()
-    mask_file = None
-    if prediction.lobes is not None:
-        mask_file = "lobes" + (options.mask_format or MASK_FORMATS[prediction.volume.source.format])
-        write_mask(prediction.volume, prediction.lobes, folder / mask_file)
-    if options.montage:
-        title = name if prediction.severity is None else f"{name}: severe {prediction.severity.probability:.2f}"
-        volume = prediction.volume
-        save_montage(folder / "montage.png", volume.array, prediction.lobes, volume.spacing_mm, title=title)
-    document = result_document(prediction, name, mask_file, fingerprint, "montage.png" if options.montage else None)
-    (folder / ERROR_FILE).unlink(missing_ok=True)
-    write_text(folder / RESULT_FILE, document.model_dump_json(indent=2) + "\n")
-    return document
-
-
-def result_document(
-    prediction: Prediction, name: str, mask_file: str | None, fingerprint: str, montage: str | None
-) -> ResultDocument:
-    """The result of one scan as the document that ``result.json`` holds."""
-    volume, estimate = prediction.volume, prediction.severity
-    if estimate is None:
-        severity = SeverityPart(probability=None, spread=None, reason="the model does not classify severity")
-    else:
-        severity = SeverityPart(
-            probability=estimate.probability, spread=estimate.spread, bags=estimate.bags, seed=estimate.seed
-        )
-    return ResultDocument(
-        case=name,
-        source_fingerprint=fingerprint,
-        scan=ScanPart(format=volume.source.format, shape=volume.shape, spacing_mm=volume.spacing_mm),
-        findings=tuple(FindingPart.model_validate(finding.to_dict()) for finding in volume.findings),
-        severity=severity,
-        lobes=_lobes_part(prediction, mask_file),
-        montage=montage,
-        model=ModelPart(**vars(prediction.model)),
-        versions=versions(),
-        seconds={stage: round(seconds, 3) for stage, seconds in prediction.seconds.items()},
-    )
-
-
-def _lobes_part(prediction: Prediction, mask_file: str | None) -> LobesPart:
-    codes = {lobe.abbreviation: lobe.code for lobe in LOBES}
-    if prediction.lobes is None:
-        return LobesPart(mask=None, codes=codes, reason="the model does not segment lobes")
-    volumes = lobe_volumes(prediction.lobes, prediction.volume.voxel_ml)
-    parts = tuple(
-        QuantityPart(region=region, volume_ml=q.volume_ml, partial=q.partial, reason=q.reason)
-        for region, q in volumes.items()
-    )
-    return LobesPart(mask=mask_file, codes=codes, volumes=parts)

@@ -71,7 +71,9 @@ class RunFolder:
         if self.config_file.is_file():
             if not resume:
                 raise RunError(
-                    "The folder already holds a run", found=self.path, mend="go on with --resume, or choose another folder"
+                    "The folder already holds a run",
+                    found=self.path,
+                    mend="go on with --resume, or choose another folder",
                 )
             self._check_same(config, split)
             return
@@ -112,9 +114,9 @@ def read_json(path: Path) -> Any:
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
-    for key in old:
-        if isinstance(old[key], dict):
-            found += _differences(old[key], new[key], f"{prefix}{key}.")
-        elif old[key] != new[key]:
-            found.append(f"{prefix}{key}: {old[key]} before, {new[key]} now")
+    for key, value in old.items():
+        if isinstance(value, dict):
+            found += _differences(value, new[key], f"{prefix}{key}.")
+        elif value != new[key]:
+            found.append(f"{prefix}{key}: {value} before, {new[key]} now")
     return found

@@ -92,7 +92,9 @@ def check_labels(store: Store, scan_ids: Sequence[str], model: SeverityModel) ->
     scans = [store.open(scan_id) for scan_id in scan_ids]
     if "lobes" in model.tasks and not any(scan.lobes is not None for scan in scans):
         raise RunError(
-            "No training scan has a lobe mask", expected="at least one", mend="use --set model.name=cls_only for severity alone"
+            "No training scan has a lobe mask",
+            expected="at least one",
+            mend="use --set model.name=cls_only for severity alone",
         )
     known = {scan.severity for scan in scans} - {-1}
     if "severity" in model.tasks and len(known) < 2:

@@ -1,0 +1,94 @@
+"""``m2unet quantify``: volumes, opacity and CT scores from a lobe mask of any tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m2unet.cli.common import say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from m2unet.quantify.quantities import Quantities
+
+
+def quantify(
+    scan: Annotated[Path, typer.Argument(help="CT file or DICOM folder.")],
+    lobes: Annotated[Path, typer.Option("--lobes", help="Lobe mask on the scan's grid, from any tool.")],
+    codes: Annotated[
+        str,
+        typer.Option(
+            "--codes",
+            help="Whose lobe codes: m2unet, lungmask, totalsegmentator-v1, totalsegmentator-v2, luna16, lola11.",
+        ),
+    ] = "m2unet",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and opacity mask.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="A cut, e.g. dense_from_hu=-750.")] = None,
+) -> None:
+    """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
+    from m2unet.anatomy import CODE_MAPS
+    from m2unet.errors import ConfigError
+    from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
+
+    if codes not in CODE_MAPS:
+        raise ConfigError(
+            "There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(CODE_MAPS)}"
+        )
+    found = quantify_scan(scan, lobes, codes=codes, config=opacity_config(overrides or []))
+    if out is not None:
+        write_quantified(found, out)
+    if as_json:
+        say(json.dumps(found.document(), indent=2, allow_nan=False, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(found.quantities))
+    for line in _lines(found.quantities):
+        say(line)
+    for finding in found.volume.findings:
+        if finding.level == "warning":
+            say(f"warning: {finding.found}")
+    if out is not None:
+        say(f"written to {out}")
+
+
+def _table(quantities: Quantities) -> Table:
+    from rich.table import Table
+
+    shown = Table(title="Lobes and opacity", title_justify="left")
+    shown.add_column("part", no_wrap=True)
+    for column in ("ml", "mean HU", "opacity %", "ground glass %", "consolidation %", "lobar score"):
+        shown.add_column(column, justify="right")
+    shown.add_column("remark")
+    for row in quantities.lobe_rows():
+        figures = ("volume_ml", "mean_hu", "opacity_percent", "ground_glass_percent", "consolidation_percent")
+        remark = quantities.volumes[row["part"]].reason or ""
+        score = row["lobar_score"]
+        shown.add_row(
+            row["part"], *(_number(row[name], name) for name in figures), "–" if score is None else str(score), remark
+        )  # noqa: RUF001 - a dash for what cannot be had
+    return shown
+
+
+def _number(value: float | None, name: str) -> str:
+    if value is None:
+        return "–"  # noqa: RUF001 - a dash for what cannot be had
+    return f"{value:.1f}" if name.endswith("percent") else f"{value:.0f}"
+
+
+def _lines(quantities: Quantities) -> list[str]:
+    lines = []
+    for score, said in ((quantities.severity_score, "CT severity score"), (quantities.lobar_score, "lobar CT score")):
+        total = str(score.total) if score.total is not None else f"between {score.least} and {score.most}"
+        text = f"{said}: {total} of {score.highest}"
+        if score.severe is not None:
+            text += ", severe by its published threshold" if score.severe else ", not severe by its published threshold"
+        lines.append(text + (f" ({score.reason})" if score.reason else ""))
+    airway = quantities.airway_reason if quantities.airway_ml is None else f"{quantities.airway_ml:.0f} ml"
+    return [*lines, f"airway outside the lobes: {airway}", "Research use only."]
