@@ -60,12 +60,12 @@ def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray
     table = {value: _meaning(value, codes) for value in values}
     unknown = [value for value, code in table.items() if code is None]
     if unknown:
-        fitting = [other for other in CODE_MAPS if all(_meaning(v, other) is not None for v in values)]
+        tool = _likeliest(values)
         raise ScanError(
             f"The lobe mask {name} holds values that are no lobe codes",
             found=_listed(unknown),
             expected=f"0 and {_listed(sorted(CODE_MAPS[codes]))} ({codes})",
-            mend=f"say whose codes they are, e.g. lobe_codes={fitting[0]!r}" if fitting else "recode the mask",
+            mend=f"say whose codes they are, e.g. lobe_codes={tool!r}" if tool else "recode the mask",
         )
     lookup = np.zeros(max(values, default=0) + 1, dtype=np.uint8)
     for value, code in table.items():
@@ -84,6 +84,16 @@ def _meaning(value: int, codes: CodeSystem) -> int | None:
             return AIRWAY
         return 0 if value == 1 else CODE_MAPS[codes].get(value)
     return CODE_MAPS[codes].get(value, 0 if codes in _WHOLE_BODY and value <= 255 else None)
+
+
+def _likeliest(values: list[int]) -> CodeSystem | None:
+    """The tool to which the most of these values are lobes and none is unknown."""
+    lobes = {
+        tool: sum(bool(_meaning(value, tool)) for value in values)
+        for tool in CODE_MAPS
+        if all(_meaning(value, tool) is not None for value in values)
+    }
+    return max(lobes, key=lambda tool: lobes[tool], default=None) if any(lobes.values()) else None
 
 
 def _values(array: NDArray[np.int16]) -> list[int]:
