@@ -73,7 +73,8 @@ class Tissues:
     Attributes:
         hu: float32, Hounsfield units without noise, table or disease; air outside the body is -1000.
         lobes: uint8, 1-5 as :mod:`m2unet.anatomy`, 6 airway lumen, 0 elsewhere.
-        pleura_mm: float32, depth below the nearest pleural surface (ribs, diaphragm, mediastinum) inside the lungs, 0 outside.
+        pleura_mm: float32, depth below the nearest pleural surface (ribs, diaphragm, mediastinum) inside the lungs,
+            0 outside.
         fissure_mm: float32, distance to the nearest fissure inside the lungs, ``FAR_MM`` elsewhere.
         vessels: bool, pulmonary vessels inside the lobes.
     """

@@ -1,0 +1,169 @@
+"""What varies from one phantom chest to the next, and how it is drawn.
+
+The means and spreads named "51 lobe maps" were measured with :mod:`m2unet.phantom.measure` on the public lobe maps of
+51 LUNA16 scans (H. Tang et al., *Automatic Pulmonary Lobe Segmentation Using Deep Learning*, ISBI 2019); only such
+summary figures are kept here. "Anatomy" means textbook sizes of adults, rounded. Lengths scaled "by height" are
+fractions of ``lung_height_mm``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Sex = Literal["F", "M"]
+
+
+@dataclass(frozen=True)
+class ObliqueFissure:
+    """The major fissure of one lung, in lung heights: offset from the 45 degree plane that rises to the back.
+
+    With ``t = (z + y) / sqrt 2 - 0.35`` along the fissure and ``s = |x| - 0.28`` from the midline, the fissure lies at
+    ``(z - y) / sqrt 2 = level + slope t + bend t^2 + tilt s + bow s^2 + twist s t``.
+    """
+
+    level: float
+    slope: float
+    bend: float
+    tilt: float
+    bow: float
+    twist: float
+
+
+@dataclass(frozen=True)
+class MinorFissure:
+    """The horizontal fissure of the right lung, in lung heights.
+
+    With ``s = |x| - 0.28`` and ``f = y + 0.15``: ``z = level + tilt s + bow s^2 + slope f + bend f^2``.
+    """
+
+    level: float
+    tilt: float
+    bow: float
+    slope: float
+    bend: float
+
+
+@dataclass(frozen=True)
+class AnatomyParameters:
+    """One chest. Means and spreads are those of :func:`draw_anatomy`.
+
+    Attributes:
+        seed: seed of everything too small to name (vessel tree, texture, bowel loops).
+        sex: F or M; sets breasts and the mean sizes.
+        arms_up: arms above the head, else beside the chest.
+        lung_height_mm: lowest to highest point of the lungs; 263 ± 30 (51 lobe maps).
+        half_width_mm: half of both lungs' width; 139 ± 13 (51 lobe maps).
+        half_depth_mm: half of the lungs' depth; 98 ± 10 (51 lobe maps).
+        squareness: exponent of the chest's cross-section; 2.35 ± 0.12 (51 lobe maps, slice areas).
+        dome_right, dome_left: height of the diaphragm's top by lung height; 0.29 ± 0.06, 0.26 ± 0.07 (51 lobe maps).
+        dome_flatness: exponent with which the dome falls to the chest wall; 5 ± 0.8 (51 lobe maps).
+        sulcus_front: height of the diaphragm's front edge by lung height; 0.17 ± 0.03 (51 lobe maps).
+        left_rise_mm: lowest point of the left lung above that of the right; 3 ± 8 mm (51 lobe maps).
+        heart_width: heart's width over the chest's; 0.46 ± 0.03 (anatomy, inspiration).
+        heart_shift: share of the heart's width right of the midline; 0.31 ± 0.03 (anatomy).
+        mediastinum_width_mm: half width of the upper mediastinum; 31 ± 3 mm (anatomy).
+        oblique_right, oblique_left, minor: the fissures (51 lobe maps).
+        fissure_incomplete: inner share of each fissure where its sheet is not seen; 0.15 ± 0.12, at least 0 (anatomy).
+        carina: height of the carina by lung height; 0.62 ± 0.03 (51 lobe maps).
+        trachea_mm: radius of the tracheal lumen; 8.5 ± 0.9 mm, women 7.5 (anatomy).
+        fat_mm: fat under the skin; log-normal about 14 mm, women 18 (anatomy).
+        muscle_mm: muscle and rib layer between pleura and fat; 17 ± 2.5 mm (anatomy).
+        rotation_degrees: turn of the patient about the long axis; 0 ± 3.
+        scoliosis_mm: sideways swing of the spine and chest; 0 ± 3 mm.
+        asymmetry: left half wider by this share; 0 ± 0.02.
+        lung_hu: mean HU of lung between the vessels at full breath; -872 ± 18 (NLST scan; spread assumed).
+        gravity_hu_per_mm: density gain towards the back; 0.25 ± 0.08 (NLST scan; spread assumed).
+        missing_lobe: code of a resected lobe whose room its neighbour takes, 0 none.
+    """
+
+    seed: int
+    sex: Sex
+    arms_up: bool
+    lung_height_mm: float
+    half_width_mm: float
+    half_depth_mm: float
+    squareness: float
+    dome_right: float
+    dome_left: float
+    dome_flatness: float
+    sulcus_front: float
+    left_rise_mm: float
+    heart_width: float
+    heart_shift: float
+    mediastinum_width_mm: float
+    oblique_right: ObliqueFissure
+    oblique_left: ObliqueFissure
+    minor: MinorFissure
+    fissure_incomplete: float
+    carina: float
+    trachea_mm: float
+    fat_mm: float
+    muscle_mm: float
+    rotation_degrees: float = 0.0
+    scoliosis_mm: float = 0.0
+    asymmetry: float = 0.0
+    lung_hu: float = -872.0
+    gravity_hu_per_mm: float = 0.25
+    missing_lobe: int = 0
+
+
+def draw_anatomy(
+    rng: np.random.Generator, *, sex: Sex | None = None, arms_up: bool | None = None
+) -> AnatomyParameters:
+    """Draw one chest.
+
+    Args:
+        rng: the only source of chance.
+        sex: F or M; drawn evenly when None.
+        arms_up: drawn (four in five up) when None.
+    """
+    drawn_sex: Sex = "F" if rng.random() < 0.5 else "M"
+    drawn_up = bool(rng.random() < 0.8)
+    sex = sex or drawn_sex
+    arms_up = drawn_up if arms_up is None else arms_up
+
+    def normal(mean: float, sd: float, limit: float = 2.3) -> float:
+        return mean + sd * float(np.clip(rng.standard_normal(), -limit, limit))
+
+    body, build = normal(0, 1), normal(0, 1)
+    male = 1.0 if sex == "M" else -1.0
+    return AnatomyParameters(
+        seed=int(rng.integers(2**31)),
+        sex=sex,
+        arms_up=arms_up,
+        lung_height_mm=263 + 12 * male + 22 * body + normal(0, 14),
+        half_width_mm=139 + 6 * male + 6 * body + 7 * build + normal(0, 3),
+        half_depth_mm=98 + 4 * male + 2.5 * body + 6 * build + normal(0, 4),
+        squareness=normal(2.35, 0.12),
+        dome_right=normal(0.29, 0.05),
+        dome_left=normal(0.26, 0.05),
+        dome_flatness=normal(5, 0.8),
+        sulcus_front=normal(0.17, 0.03),
+        left_rise_mm=normal(3, 7),
+        heart_width=normal(0.46, 0.03),
+        heart_shift=normal(0.31, 0.03),
+        mediastinum_width_mm=normal(31, 3),
+        oblique_right=_oblique(normal, (0.330, -0.064, -0.16, -0.083, -0.064, 2.8)),
+        oblique_left=_oblique(normal, (0.310, 0.176, -0.17, 0.004, 0.165, 2.1)),
+        minor=MinorFissure(
+            normal(0.529, 0.07), normal(0.077, 0.15), normal(-0.25, 0.3), normal(0.2, 0.3), normal(-0.46, 0.3)
+        ),
+        fissure_incomplete=max(0.0, normal(0.15, 0.12)),
+        carina=normal(0.62, 0.03),
+        trachea_mm=normal(8.0 + 0.5 * male, 0.8),
+        fat_mm=float(np.exp(normal(np.log(16 - 2 * male), 0.35) + 0.15 * build)),
+        muscle_mm=normal(16.5 + 1.5 * male, 2.0),
+        rotation_degrees=normal(0, 3),
+        scoliosis_mm=normal(0, 3),
+        asymmetry=normal(0, 0.02),
+        lung_hu=normal(-872, 18),
+        gravity_hu_per_mm=normal(0.25, 0.08),
+    )
+
+
+def _oblique(normal, means: tuple[float, ...]) -> ObliqueFissure:  # type: ignore[no-untyped-def]
+    spreads = (0.042, 0.10, 0.2, 0.15, 0.3, 0.4)
+    return ObliqueFissure(*(normal(mean, sd) for mean, sd in zip(means, spreads, strict=True)))

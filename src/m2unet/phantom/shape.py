@@ -1,0 +1,100 @@
+"""Small tools for implicit shapes: smooth profiles, soft unions, distances.
+
+A *field* is a float32 array over points, in mm, positive inside the shape and close to the distance from its surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.phantom.grid import FloatArray, Grid
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where fields are evaluated: patient coordinates in mm, broadcastable to ``[z, y, x]``.
+
+    Attributes:
+        z, y, x: in the upright body: rotation and scoliosis undone.
+        inner_z: height before breathing out moved the inner organs; equals ``z`` at full breath.
+        spacing_mm: of the grid the points lie on, ``(z, y, x)``.
+    """
+
+    z: FloatArray
+    y: FloatArray
+    x: FloatArray
+    inner_z: FloatArray
+    spacing_mm: tuple[float, float, float]
+
+
+def profile(knots: Sequence[float], values: Sequence[float], at: NDArray[np.floating]) -> FloatArray:
+    """A smooth curve through a few knots without overshoot, held constant beyond its ends."""
+    from scipy.interpolate import PchipInterpolator
+
+    curve = PchipInterpolator(np.asarray(knots, float), np.asarray(values, float))
+    return np.asarray(curve(np.clip(at, knots[0], knots[-1])), np.float32)
+
+
+def soft_max(first: FloatArray, second: FloatArray, blend_mm: float) -> FloatArray:
+    """Union of two fields whose joint is rounded over ``blend_mm``."""
+    h = np.clip(np.abs(first - second) * (-1 / blend_mm) + 1, 0, None)
+    return np.maximum(first, second) + h * h * np.float32(blend_mm / 4)
+
+
+def soft_min(first: FloatArray, second: FloatArray, blend_mm: float) -> FloatArray:
+    """Intersection of two fields whose edge is rounded over ``blend_mm``."""
+    return -soft_max(-first, -second, blend_mm)
+
+
+def ellipsoid(
+    points: Points, centre: tuple[float, float, float], radii: tuple[float, float, float], *, inner: bool = True
+) -> FloatArray:
+    """Field of an upright ellipsoid; ``centre`` and ``radii`` are ``(z, y, x)``."""
+    z = points.inner_z if inner else points.z
+    q = ((z - centre[0]) / radii[0]) ** 2 + ((points.y - centre[1]) / radii[1]) ** 2
+    q = np.sqrt(q + ((points.x - centre[2]) / radii[2]) ** 2)
+    return np.asarray((1 - q) * np.float32(min(radii)), np.float32)
+
+
+def tube(points: Points, path: NDArray[np.floating], radii: NDArray[np.floating] | float) -> FloatArray:
+    """Field of a tube along a polyline ``[n, 3]`` in ``(z, y, x)``, radius one for all or one a vertex."""
+    radius = np.broadcast_to(np.asarray(radii, np.float32), (len(path),))
+    z, y, x = points.inner_z, points.y, points.x
+    best: FloatArray | None = None
+    for start, end, r0, r1 in zip(path[:-1], path[1:], radius[:-1], radius[1:], strict=True):
+        step = (end - start).astype(np.float32)
+        length = float(step @ step) or 1.0
+        dz, dy, dx = z - np.float32(start[0]), y - np.float32(start[1]), x - np.float32(start[2])
+        t = np.clip((dz * step[0] + dy * step[1] + dx * step[2]) / np.float32(length), 0, 1)
+        square = (dz - t * step[0]) ** 2 + (dy - t * step[1]) ** 2 + (dx - t * step[2]) ** 2
+        field = r0 + t * (r1 - r0) - np.sqrt(square)
+        best = field if best is None else np.maximum(best, field)
+    assert best is not None
+    return np.asarray(best, np.float32)
+
+
+def as_distance(level: FloatArray, spacing_mm: tuple[float, float, float], shortest_mm: float = 12.0) -> FloatArray:
+    """Turn an implicit function (0 on the surface, positive inside) into an approximate distance in mm.
+
+    Divides by the gradient's length, which is taken as that of a shape no thinner than ``shortest_mm``.
+    """
+    square = np.zeros_like(level)
+    for axis in range(3):
+        if level.shape[axis] > 1:
+            square += np.gradient(level, spacing_mm[axis], axis=axis) ** 2
+    return np.asarray(level / np.clip(np.sqrt(square), 1 / 400, 1 / shortest_mm), np.float32)
+
+
+def coarse_grid(grid: Grid, step_mm: float) -> Grid:
+    """A grid over the same box, first and last voxel centres kept, with steps of at most ``step_mm`` or the grid's own."""
+    counts, steps = [], []
+    for count, spacing in zip(grid.shape, grid.spacing_mm, strict=True):
+        length = (count - 1) * spacing
+        coarse = count if spacing >= step_mm else min(count, int(np.ceil(length / step_mm)) + 1)
+        counts.append(coarse)
+        steps.append(length / (coarse - 1) if coarse > 1 else spacing)
+    return Grid((counts[0], counts[1], counts[2]), (steps[0], steps[1], steps[2]), grid.origin_mm)

@@ -1,0 +1,108 @@
+"""Bones on the fine grid: ribs and shoulder blades as bands of the shell around the lungs, spine, sternum, collar bones."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.phantom.grid import FloatArray
+from m2unet.phantom.mediastinum import spine_y
+from m2unet.phantom.parameters import AnatomyParameters
+from m2unet.phantom.shape import Points
+from m2unet.phantom.thorax import arm_bones, outline
+from m2unet.phantom.tubes import Tubes
+
+RIB_SHELL_MM = (-12.5, 0.0)
+"""Values of the cavity's field between which ribs lie."""
+BLADE_SHELL_MM = (-34.0, -14.0)
+
+
+def rib_field(p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArray, wall: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Field of the ribs and share of cartilage at points (1-D arrays) with the given value of the cavity's field."""
+    h, d = p.lung_height_mm, p.half_depth_mm
+    pitch = np.float32(h / 9.2)
+    back = np.float32(d) - y
+    drop = np.where(back < 1.45 * d, 0.62 * back, 0.62 * 1.45 * d - 0.5 * (back - 1.45 * d))
+    turn = (z + drop) / pitch
+    across = (turn - np.floor(turn) - np.float32(0.5)) * pitch * np.float32(0.86)
+    depth = wall + np.float32(5.5)
+    field = (1 - np.sqrt((depth / 4.2) ** 2 + (across / 6.8) ** 2)) * np.float32(4.2)
+    lowest = -0.02 * h - 0.55 * np.clip(y, 0, None) + 0.85 * np.clip(-y, 0, None) * 0.9
+    field = np.minimum(field, (z + 0.22 * h - np.clip(lowest + 0.2 * h, 0, None)) * 0.3)
+    field = np.minimum(field, (np.abs(x) - np.where(y > 0, 26.0, 14.0)) * 0.5)
+    cartilage = np.clip((-y - 0.72 * d) / 6, 0, 1) * np.clip((0.62 * p.half_width_mm - np.abs(x)) / 8 + 0.5, 0, 1)
+    return np.asarray(field, np.float32), np.asarray(cartilage, np.float32)
+
+
+def blade_field(p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArray, wall: FloatArray) -> FloatArray:
+    """Field of the shoulder blades: thin plates in a shell behind the upper ribs, with a ridge."""
+    h, w = p.lung_height_mm, p.half_width_mm
+    ax = np.abs(x)
+    inner = 0.50 * w + 0.25 * np.clip(z - 0.55 * h, 0, None) * 0
+    plate = np.float32(2.8) - np.abs(wall + 19.5 + 0.06 * (ax - 0.8 * w))
+    edge = np.minimum(ax - inner, y - np.float32(-4.0))
+    edge = np.minimum(edge, np.minimum(z - 0.42 * h - 0.7 * np.clip(ax - 0.6 * w, 0, None), np.float32(1.0 * h) - z) * 0.7)
+    field = np.minimum(plate, edge)
+    ridge = np.minimum(np.float32(4.5) - np.abs(z - 0.84 * h - 0.25 * (ax - 0.6 * w)), np.minimum(-wall - 19, wall + 33))
+    ridge = np.minimum(ridge, np.minimum(ax - inner - 5, y - np.float32(10.0)))
+    return np.asarray(np.maximum(field, ridge), np.float32)
+
+
+def spine_box_mm(p: AnatomyParameters) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Range of y and of x (mm, upright body) that holds the spine."""
+    return (-0.05 * p.half_depth_mm - 25, 0.6 * p.half_depth_mm + 75), (-48.0, 48.0)
+
+
+def spine_fields(p: AnatomyParameters, points: Points) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Fields of the vertebrae, of the discs and of the spinal canal."""
+    pitch = np.float32(p.lung_height_mm / 11.5)
+    size = np.float32((p.half_width_mm / 139) ** 0.5) * np.where(points.z > p.lung_height_mm, np.float32(0.82), np.float32(1.0))
+    back, x = (points.y - spine_y(p, points.z)) / size, np.abs(points.x) / size
+    turn = points.z / pitch
+    level = (turn - np.floor(turn) - np.float32(0.5)) * pitch
+    ring = np.sqrt((x / 19) ** 2 + (back / 16) ** 2)
+    column = (1 - ring - 0.02 * np.clip(9 - np.abs(level), 0, 9) / 9) * np.float32(16)
+    body = np.minimum(column, pitch / 2 - np.float32(2.4) - np.abs(level))
+    disc = np.minimum(column - 0.5, np.float32(2.4) - (pitch / 2 - np.abs(level)))
+    canal = np.float32(8.5) - np.sqrt((x / 1.15) ** 2 + (back - 24) ** 2)
+    arch = np.minimum(np.float32(13.5) - np.sqrt((x / 1.15) ** 2 + (back - 24) ** 2), np.float32(8.5) - np.abs(level))
+    across = np.minimum(np.float32(5.0) - np.abs(back - 27 - 0.15 * x), np.minimum(np.float32(5.5) - np.abs(level - 2), 33 - x))
+    sting = np.minimum(np.float32(3.4) - x, np.minimum(np.float32(7) - np.abs(level + 0.45 * (back - 42)), 60 - back))
+    sting = np.minimum(sting, back - 30)
+    bone = np.maximum(np.maximum(body, arch), np.maximum(across, sting))
+    bone = np.minimum(bone, -canal)
+    shape = np.broadcast_shapes(points.z.shape, points.y.shape, points.x.shape)
+    return tuple(np.asarray(np.broadcast_to(f, shape), np.float32) for f in (bone, disc, canal))  # type: ignore[return-value]
+
+
+def sternum_field(p: AnatomyParameters, points: Points) -> FloatArray:
+    """Field of the breast bone before the cavity."""
+    h = p.lung_height_mm
+    z = points.z / np.float32(h)
+    half = np.interp(z, (0.30, 0.40, 0.62, 0.70, 0.78, 0.86), (9, 16, 15, 17, 25, 27)).astype(np.float32)
+    front = np.interp(z, (0.30, 0.62, 0.90), (-0.96, -0.92, -0.56)).astype(np.float32) * np.float32(p.half_depth_mm) - 7
+    field = np.minimum(half - np.abs(points.x), np.float32(5.5) - np.abs(points.y - front))
+    return np.asarray(np.minimum(field, np.minimum(z - 0.30, np.float32(0.87) - z) * np.float32(h)), np.float32)
+
+
+def sternum_box_mm(p: AnatomyParameters) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Ranges of z, y and x that hold the breast bone."""
+    d, h = p.half_depth_mm, p.lung_height_mm
+    return (0.28 * h, 0.89 * h), (-0.96 * d - 16, -0.5 * d + 4), (-30.0, 30.0)
+
+
+def long_bones(p: AnatomyParameters) -> Tubes:
+    """Collar bones and upper arms."""
+    h, w, d = p.lung_height_mm, p.half_width_mm, p.half_depth_mm
+    rise = 26.0 if p.arms_up else 8.0
+    paths: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = list(arm_bones(p))
+    for side in (-1, 1):
+        path = np.array([(0.87 * h, -0.60 * d, side * 24), (0.93 * h, -0.58 * d, side * 0.45 * w), (h + rise, 4, side * (w + 22))])
+        paths.append((path, np.array([8.0, 6.0, 7.0])))
+    start = np.concatenate([path[:-1] for path, _ in paths])
+    end = np.concatenate([path[1:] for path, _ in paths])
+    radius = np.concatenate([np.stack([r[:-1], r[1:]], 1) for _, r in paths])
+    return Tubes(start.astype(np.float32), end.astype(np.float32), radius.astype(np.float32))
+
+
+__all__ = ["BLADE_SHELL_MM", "RIB_SHELL_MM", "blade_field", "long_bones", "outline", "rib_field", "spine_box_mm", "spine_fields", "sternum_box_mm", "sternum_field"]
