@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from m2unet.quantify.quantities import Quantities
 
+_NOTHING = "–"
+
 
 def quantify(
     scan: Annotated[Path, typer.Argument(help="CT file or DICOM folder.")],
@@ -31,7 +33,7 @@ def quantify(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="A cut, e.g. dense_from_hu=-750.")] = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
-    from m2unet.anatomy import CODE_MAPS
+    from m2unet.anatomy import CODE_MAPS, CodeSystem
     from m2unet.errors import ConfigError
     from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
 
@@ -68,17 +70,15 @@ def _table(quantities: Quantities) -> Table:
     shown.add_column("remark")
     for row in quantities.lobe_rows():
         figures = ("volume_ml", "mean_hu", "opacity_percent", "ground_glass_percent", "consolidation_percent")
+        score = _NOTHING if row["lobar_score"] is None else str(row["lobar_score"])
         remark = quantities.volumes[row["part"]].reason or ""
-        score = row["lobar_score"]
-        shown.add_row(
-            row["part"], *(_number(row[name], name) for name in figures), "–" if score is None else str(score), remark
-        )  # noqa: RUF001 - a dash for what cannot be had
+        shown.add_row(row["part"], *(_number(row[name], name) for name in figures), score, remark)
     return shown
 
 
 def _number(value: float | None, name: str) -> str:
     if value is None:
-        return "–"  # noqa: RUF001 - a dash for what cannot be had
+        return _NOTHING
     return f"{value:.1f}" if name.endswith("percent") else f"{value:.0f}"
 
 

@@ -17,7 +17,7 @@ from m2unet.errors import M2UNetError
 if TYPE_CHECKING:
     import pandas as pd
 
-DASH = "–"  # noqa: RUF001 - what tables print
+DASH = "–"
 """What a table shows for an undefined figure."""
 
 
