@@ -56,6 +56,7 @@ class Volume:
         spacing_mm: ``(z, y, x)``.
         origin_mm: LPS position ``(x, y, z)`` of voxel (0, 0, 0) of ``array``.
         direction: 3 x 3, column c is the LPS unit vector of canonical axis c in ``(x, y, z)`` order; near the identity.
+            Its columns are at right angles except for a scan with a tilted gantry, whose slices are kept as they are.
         source: the input's own geometry.
         findings: quality findings gathered while reading.
 
@@ -88,8 +89,8 @@ class Volume:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
-        return float(np.prod(self.spacing_mm)) / 1000.0
+        """Volume of one voxel in millilitres; with a tilted gantry it is less than the product of the spacings."""
+        return float(np.prod(self.spacing_mm) * abs(np.linalg.det(self.direction))) / 1000.0
 
     @cached_property
     def affine(self) -> NDArray[np.float64]:

@@ -1,0 +1,60 @@
+"""Resampling of planes by two small matrices: area averages when shrinking, linear interpolation when growing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = NDArray[np.float32]
+
+
+def area_weights(source: int, target: int, scale: float) -> Weights:
+    """Weights that average the source over each target voxel, or interpolate linearly when growing.
+
+    Target voxel i covers source positions [i * scale, (i + 1) * scale), voxel j of the source [j, j + 1).
+
+    Args:
+        source, target: numbers of voxels.
+        scale: source voxels a target voxel.
+
+    Returns:
+        ``[target, source]`` float32, rows sum to 1.
+    """
+    if scale <= 1:
+        return linear_weights(source, target, scale)
+    low = np.arange(target)[:, None] * scale
+    edges = np.arange(source)[None]
+    overlap = np.minimum(low + scale, edges + 1) - np.maximum(low, edges)
+    weights = np.clip(overlap, 0, None)
+    empty = weights.sum(axis=1) == 0
+    weights[empty, -1] = 1.0
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def linear_weights(source: int, target: int, scale: float) -> Weights:
+    """Weights of linear interpolation at the target voxels' centres; edges are held beyond the first and last centre.
+
+    Args, Returns: as :func:`area_weights`.
+    """
+    centre = np.clip((np.arange(target) + 0.5) * scale - 0.5, 0, source - 1)
+    first = np.minimum(np.floor(centre).astype(int), max(source - 2, 0))
+    share = centre - first
+    weights = np.zeros((target, source))
+    rows = np.arange(target)
+    weights[rows, first] += 1 - share
+    weights[rows, np.minimum(first + 1, source - 1)] += share
+    return weights.astype(np.float32)
+
+
+def resample_plane(planes: NDArray[np.float32], rows: Weights, columns: Weights) -> NDArray[np.float32]:
+    """Resample one plane or a stack of planes.
+
+    Args:
+        planes: ``[..., y, x]`` float32.
+        rows: ``[y', y]``.
+        columns: ``[x', x]``.
+
+    Returns:
+        ``[..., y', x']`` float32.
+    """
+    return np.asarray(rows @ planes @ columns.T, dtype=np.float32)
