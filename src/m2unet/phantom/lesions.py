@@ -1,0 +1,336 @@
+"""Lesions of one patient as functions of patient coordinates, and how they change the Hounsfield units.
+
+Every lobe has a set of seeds. A seed is a patch that clings to the pleura (or, seldom, lies centrally); its distance
+function is warped by smooth noise, and the lobe's level is chosen on a coarse grid so that exactly the wanted share
+of the lobe lies inside. A higher level grows the same patches until they run together, so the lesions of one
+patient on different days are nested, and the level does not depend on the grid of the scan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.anatomy import LOBE_CODES
+from m2unet.phantom.disease import BAND, CONSOLIDATION, CRAZY_PAVING, GROUND_GLASS, Disease, DiseaseState
+from m2unet.phantom.grid import Grid, Tissues
+from m2unet.phantom.smooth import SmoothField
+
+FloatArray = NDArray[np.float32]
+Triple = tuple[float, float, float]
+Selection = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+
+_WARP_LIMIT = 0.8  # |log| of the noise factor on a lesion's radius; bounds how far a lesion reaches
+_FIELDS = {"broad": 22.0, "fine": 8.0, "core": 14.0, "grain": 2.6, "mesh": 4.2}  # lattice steps, mm
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One patch of disease.
+
+    Attributes:
+        lobe: code of the lobe it lies in and does not leave.
+        kind: lesion mask code of its ground: ground-glass, crazy paving or band.
+        centre_mm: ``(z, y, x)`` in patient coordinates.
+        radius_mm: half-axes ``(z, y, x)``; for patches only their proportions to other patches of the lobe count.
+        depth_mm: scale of its thickness below the pleura, None for a central patch; for a band its distance from it.
+        density: 0 faint to 1 dense.
+        core: tendency to consolidate, 1 is usual.
+    """
+
+    lobe: int
+    kind: int
+    centre_mm: Triple
+    radius_mm: Triple
+    depth_mm: float | None
+    density: float
+    core: float
+
+
+@dataclass
+class Points:
+    """Voxels of one lobe as flat arrays: patient coordinates in mm, depth below the pleura, and noise fields."""
+
+    z: FloatArray
+    y: FloatArray
+    x: FloatArray
+    pleura: FloatArray
+    noise: dict[str, FloatArray]
+
+
+@dataclass
+class LesionModel:
+    """All lesions of a patient, before a day is chosen.
+
+    Attributes:
+        patches: ground-glass and crazy-paving patches with their consolidated cores.
+        bands: bands, in the order in which they appear.
+        fields: noise fields by name.
+        coarse: coarse points of every lobe, on which levels are chosen.
+    """
+
+    patches: tuple[Lesion, ...]
+    bands: tuple[Lesion, ...]
+    fields: dict[str, SmoothField]
+    coarse: dict[int, Points] = field(repr=False)
+
+    def on_day(self, state: DiseaseState) -> DayLesions:
+        """Fix the levels for a day's state."""
+        levels: dict[int, tuple[float, float]] = {}
+        for lobe, extent, dense in zip(LOBE_CODES, state.extents, state.dense, strict=True):
+            points = self.coarse.get(lobe)
+            patches = [patch for patch in self.patches if patch.lobe == lobe]
+            if points is None or not patches or extent <= 0:
+                continue
+            ground, core, _ = _distance(patches, points)
+            level = float(np.quantile(ground, extent))
+            inside = ground < level
+            if not inside.any():
+                continue
+            core_level = float(np.quantile(core[inside], min(1.0, dense / extent))) if dense > 0 else 0.0
+            levels[lobe] = (level, core_level)
+        shown = [band for band in self.bands if band.core < state.bands]
+        return DayLesions(self, levels, tuple(shown))
+
+
+@dataclass(frozen=True)
+class DayLesions:
+    """A patient's lesions on one day.
+
+    Attributes:
+        model: the patient's lesions.
+        levels: for each diseased lobe the level of the ground and of the cores.
+        bands: the bands present.
+    """
+
+    model: LesionModel
+    levels: dict[int, tuple[float, float]]
+    bands: tuple[Lesion, ...]
+
+    def apply(self, hu: FloatArray, tissues: Tissues, grid: Grid) -> NDArray[np.uint8]:
+        """Draw the lesions into ``hu`` in place.
+
+        Args:
+            hu: float32 ``[z, y, x]`` of the grid's shape.
+            tissues: the healthy anatomy on the same grid.
+            grid: the voxel grid.
+
+        Returns:
+            Lesion mask uint8 ``[z, y, x]``: 0 none, 1 ground-glass, 2 consolidation, 3 crazy paving, 4 band.
+        """
+        mask = np.zeros(grid.shape, dtype=np.uint8)
+        for lobe in sorted(set(self.levels) | {band.lobe for band in self.bands}):
+            selected = lobe_points(tissues, grid, lobe, self.model.fields)
+            if selected is None:
+                continue
+            where, points = selected
+            before = hu[where]
+            after, kinds = before.copy(), np.zeros(before.shape, dtype=np.uint8)
+            if lobe in self.levels:
+                patches = [patch for patch in self.model.patches if patch.lobe == lobe]
+                after, kinds = _draw_patches(patches, self.levels[lobe], points, before, grid)
+            for band in self.bands:
+                if band.lobe == lobe:
+                    _draw_band(band, points, after, kinds, grid)
+            hu[where] = after
+            mask[where] = kinds
+        return mask
+
+
+def lobe_points(
+    tissues: Tissues, grid: Grid, lobe: int, fields: dict[str, SmoothField]
+) -> tuple[Selection, Points] | None:
+    """The voxels of one lobe with the noise fields on them; None where the lobe is not on the grid."""
+    return points_where(tissues.lobes == lobe, tissues, grid, fields)
+
+
+def points_where(
+    inside: NDArray[np.bool_], tissues: Tissues, grid: Grid, fields: dict[str, SmoothField]
+) -> tuple[Selection, Points] | None:
+    """The voxels of a mask as an index into the grid and as points; None where the mask is empty."""
+    box = _bounding_box(inside)
+    if box is None:
+        return None
+    kz, ky, kx = np.nonzero(inside[box])
+    z, y, x = (axis[part] for axis, part in zip(grid.axes(), box, strict=True))
+    noise = {name: field.on(z, y, x)[kz, ky, kx] for name, field in fields.items()}
+    points = Points(z[kz], y[ky], x[kx], tissues.pleura_mm[box][kz, ky, kx], noise)
+    return (kz + box[0].start, ky + box[1].start, kx + box[2].start), points
+
+
+def make_lesions(disease: Disease, tissues: Tissues, grid: Grid, rng: np.random.Generator) -> LesionModel:
+    """Draw a patient's lesions.
+
+    Args:
+        disease: extents and tendencies.
+        tissues: the healthy anatomy on a coarse grid that covers the lungs (about 5 mm).
+        grid: that grid.
+        rng: source of randomness, the patient's own.
+    """
+    low = grid.origin_mm
+    high = tuple(start + step * (n - 1) for start, step, n in zip(low, grid.spacing_mm, grid.shape, strict=True))
+    fields = {name: SmoothField(rng, low, (high[0], high[1], high[2]), scale) for name, scale in _FIELDS.items()}
+    coarse: dict[int, Points] = {}
+    patches: list[Lesion] = []
+    bands: list[Lesion] = []
+    for lobe, extent in zip(LOBE_CODES, disease.peak.extents, strict=True):
+        lobe_rng = np.random.default_rng(rng.integers(2**63))
+        selected = lobe_points(tissues, grid, lobe, fields)
+        if selected is None:
+            continue
+        coarse[lobe] = selected[1]
+        if extent > 0:
+            patches += _draw_seeds(disease, lobe, extent, coarse[lobe], lobe_rng)
+        bands += _draw_bands(disease.peak.bands if extent > 0 else 0.0, lobe, coarse[lobe], lobe_rng)
+    return LesionModel(tuple(patches), tuple(bands), fields, coarse)
+
+
+# --- drawing seeds ---------------------------------------------------------------------------------------------------
+
+
+def _draw_seeds(
+    disease: Disease, lobe: int, extent: float, points: Points, rng: np.random.Generator
+) -> list[Lesion]:
+    count = 2 + int(rng.poisson(2.0 + 7.0 * extent))
+    return [_draw_seed(disease, lobe, points, rng) for _ in range(count)]
+
+
+def _draw_seed(disease: Disease, lobe: int, points: Points, rng: np.random.Generator) -> Lesion:
+    central = rng.random() < disease.central
+    at = _choose(points, rng, depth_mm=35.0 if central else 6.0)
+    size = float(np.exp(rng.normal(0.0, 0.45)))
+    stretch = np.exp(rng.normal((0.25, 0.0, 0.0), 0.25))
+    radius = 20.0 * size * stretch / np.cbrt(np.prod(stretch))
+    return Lesion(
+        lobe=lobe,
+        kind=CRAZY_PAVING if rng.random() < disease.crazy else GROUND_GLASS,
+        centre_mm=(float(points.z[at]), float(points.y[at]), float(points.x[at])),
+        radius_mm=(float(radius[0]), float(radius[1]), float(radius[2])),
+        depth_mm=None if central else float(radius.mean() * rng.uniform(0.45, 0.9)),
+        density=float(rng.beta(2.0, 2.0)),
+        core=float(np.exp(rng.normal(0.0, 0.6))),
+    )
+
+
+def _draw_bands(tendency: float, lobe: int, points: Points, rng: np.random.Generator) -> list[Lesion]:
+    """Up to six candidate bands; ``core`` holds the day's tendency above which one appears."""
+    drawn = []
+    for rank in range(6):
+        at = _choose(points, rng, depth_mm=8.0)
+        radius = rng.uniform((8.0, 12.0, 12.0), (18.0, 40.0, 40.0))
+        lesion = Lesion(
+            lobe=lobe,
+            kind=BAND,
+            centre_mm=(float(points.z[at]), float(points.y[at]), float(points.x[at])),
+            radius_mm=(float(radius[0]), float(radius[1]), float(radius[2])),
+            depth_mm=float(rng.uniform(3.0, 11.0)),
+            density=float(rng.uniform(0.3, 1.0)),
+            core=float(rng.exponential(0.9)) + 0.35 * rank,
+        )
+        if tendency > 0:
+            drawn.append(lesion)
+    return drawn
+
+
+def _choose(points: Points, rng: np.random.Generator, depth_mm: float) -> int:
+    """A random voxel of the lobe, likelier near the pleura, in the back and low down."""
+    back = (points.y - points.y.min()) / max(float(np.ptp(points.y)), 1.0)
+    low = (points.z.max() - points.z) / max(float(np.ptp(points.z)), 1.0)
+    weight = np.exp(-np.abs(points.pleura) / depth_mm) * (0.15 + back**1.5) * (0.5 + low)
+    cumulative = np.cumsum(weight, dtype=np.float64)
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right").clip(0, len(weight) - 1))
+
+
+# --- distances -------------------------------------------------------------------------------------------------------
+
+
+def _warp(points: Points) -> FloatArray:
+    """Twice the log of the factor by which noise moves a lesion's margin."""
+    noise = 0.34 * points.noise["broad"] + 0.22 * points.noise["fine"] + 0.05 * points.noise["grain"]
+    return 2.0 * np.clip(noise, -_WARP_LIMIT, _WARP_LIMIT)
+
+
+def _distance(patches: list[Lesion], points: Points) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
+    """Warped squared distance from the nearest patch, the same for cores, and the index of that patch."""
+    nearest = np.full(points.z.shape, np.inf, dtype=np.float32)
+    owner = np.zeros(points.z.shape, dtype=np.uint8)
+    pleura = np.maximum(points.pleura, 0.0)
+    for index, patch in enumerate(patches):
+        (cz, cy, cx), (rz, ry, rx) = patch.centre_mm, patch.radius_mm
+        d = np.square((points.z - cz) * np.float32(1 / rz))
+        d += np.square((points.y - cy) * np.float32(1 / ry))
+        d += np.square((points.x - cx) * np.float32(1 / rx))
+        if patch.depth_mm is not None:
+            d += np.square(pleura * np.float32(1 / patch.depth_mm))
+        closer = d < nearest
+        owner[closer] = index
+        np.minimum(nearest, d, out=nearest)
+    nearest *= np.exp(_warp(points))
+    tendency = np.array([patch.core for patch in patches], dtype=np.float32)[owner]
+    core = nearest * np.exp(1.1 * points.noise["core"] + 0.5 * points.noise["fine"]) / tendency
+    return nearest, core, owner
+
+
+# --- appearance ------------------------------------------------------------------------------------------------------
+
+
+def _draw_patches(
+    patches: list[Lesion], levels: tuple[float, float], points: Points, before: FloatArray, grid: Grid
+) -> tuple[FloatArray, NDArray[np.uint8]]:
+    ground, core, owner = _distance(patches, points)
+    level, core_level = levels
+    inside = ground < level
+    kind_of = np.array([patch.kind for patch in patches], dtype=np.uint8)
+    kinds = np.where(inside, kind_of[owner], 0).astype(np.uint8)
+    kinds[inside & (core < core_level)] = CONSOLIDATION
+    density = np.array([patch.density for patch in patches], dtype=np.float32)[owner]
+    grain, fine = points.noise["grain"], points.noise["fine"]
+    glass = -700.0 + 240.0 * density + 35.0 * fine + 25.0 * grain
+    mesh = kinds == CRAZY_PAVING
+    if mesh.any():
+        glass[mesh] += _mesh(points.noise["mesh"][mesh], grid)
+    edge = np.clip((level - ground) / (0.45 * level), 0.0, 1.0)  # ground-glass fades towards its margin
+    opacity = 0.35 + 0.65 * edge
+    after = np.where(inside, before + opacity * np.maximum(glass - before, 0.0), before)
+    if core_level > 0:
+        solid = np.clip((core_level - core) / (0.3 * core_level) + 0.25, 0.0, 1.0) * (kinds == CONSOLIDATION)
+        firm = -60.0 + 90.0 * density + 30.0 * grain
+        after += solid * np.maximum(firm - after, 0.0)
+    return after.astype(np.float32), kinds
+
+
+def _mesh(noise: FloatArray, grid: Grid) -> FloatArray:
+    """Thickened septa: a net where the noise crosses zero, fainter on grids too coarse to show it."""
+    blur = float(np.clip(1.2 / max(grid.spacing_mm[1], grid.spacing_mm[2]), 0.35, 1.0))
+    return 260.0 * blur * np.exp(-np.square(noise / np.float32(0.22 / blur))) - 20.0
+
+
+def _draw_band(band: Lesion, points: Points, after: FloatArray, kinds: NDArray[np.uint8], grid: Grid) -> None:
+    """A curved line that follows the pleura at some depth."""
+    (cz, cy, cx), (rz, ry, rx) = band.centre_mm, band.radius_mm
+    d = np.square((points.z - cz) / rz) + np.square((points.y - cy) / ry) + np.square((points.x - cx) / rx)
+    near = np.flatnonzero(d < 1.0)
+    if near.size == 0 or band.depth_mm is None:
+        return
+    half = max(1.3, 0.5 * max(grid.spacing_mm[1], grid.spacing_mm[2]))
+    off = points.pleura[near] - band.depth_mm - 2.2 * points.noise["fine"][near]
+    strength = np.exp(-np.square(off / np.float32(half))) * np.clip(2.0 * (1.0 - d[near]), 0.0, 1.0)
+    target = -380.0 + 260.0 * band.density
+    after[near] += strength * np.maximum(target - after[near], 0.0)
+    drawn = near[strength > 0.5]
+    kinds[drawn] = np.where(kinds[drawn] == CONSOLIDATION, CONSOLIDATION, BAND)
+
+
+def _bounding_box(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    found = []
+    for axes in ((1, 2), (0, 2), (0, 1)):
+        hit = np.flatnonzero(inside.any(axis=axes))
+        if hit.size == 0:
+            return None
+        found.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return found[0], found[1], found[2]
+
+
+__all__ = ["DayLesions", "Lesion", "LesionModel", "Points", "lobe_points", "make_lesions", "points_where"]
