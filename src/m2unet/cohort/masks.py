@@ -93,7 +93,8 @@ def _likeliest(values: list[int]) -> CodeSystem | None:
         for tool in CODE_MAPS
         if all(_meaning(value, tool) is not None for value in values)
     }
-    return max(lobes, key=lambda tool: lobes[tool], default=None) if any(lobes.values()) else None
+    ranked = sorted((count, tool) for tool, count in lobes.items() if count)
+    return ranked[-1][1] if ranked else None
 
 
 def _values(array: NDArray[np.int16]) -> list[int]:

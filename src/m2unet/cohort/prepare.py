@@ -235,6 +235,8 @@ def _prepare(job: _Job) -> tuple[Finding, ...]:
             "spacing_mm": list(volume.spacing_mm),
             "origin_mm": list(volume.origin_mm),
             "direction": np.asarray(volume.direction).tolist(),
+            "window": list(scan.window),
+            "scale": list(scan.scale),
         },
         prepare=store.prepare,
     )

@@ -31,6 +31,7 @@ from m2unet.cohort.files import write_text_atomically
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
+from m2unet.ct.prepare import PreparedScan
 from m2unet.errors import StoreError
 
 STORE_SCHEMA = "m2unet/store"
@@ -51,7 +52,8 @@ class ScanRecord:
         references: boxes ``[[z, y, x], [z, y, x]]`` in stored voxels; ``lungs`` is None where none were found.
         lobes: codes that occur in ``lobes.npy``, None without a mask.
         findings: quality findings of the scan.
-        geometry: the volume's own shape, spacing (z, y, x), LPS origin (x, y, z) and direction, before the crop.
+        geometry: the volume's own shape, spacing (z, y, x), LPS origin (x, y, z) and direction, and the window and
+            scale of :class:`m2unet.ct.prepare.PreparedScan` that lead back to it.
         prepare: the configuration it was prepared with.
     """
 
@@ -143,6 +145,20 @@ class StoredScan:
             name: None if box is None else np.asarray(box, dtype=np.float32)
             for name, box in self.record.references.items()
         }
+
+    def prepared(self) -> PreparedScan:
+        """The scan as :func:`m2unet.ct.prepare.prepare_volume` made it, with the way back to the volume's grid."""
+        z, y, x = self.record.geometry["shape"]
+        top, bottom, left, right = self.record.geometry["window"]
+        rows, columns = self.record.geometry["scale"]
+        return PreparedScan(
+            array=self.array,
+            spacing_mm=self.spacing_mm,
+            references=self.references,
+            volume_shape=(z, y, x),
+            window=(top, bottom, left, right),
+            scale=(rows, columns),
+        )
 
     def _map(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         try:
