@@ -33,15 +33,14 @@ def quantify(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="A cut, e.g. dense_from_hu=-750.")] = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
-    from m2unet.anatomy import CODE_MAPS, CodeSystem
+    from m2unet.anatomy import CODE_MAPS
     from m2unet.errors import ConfigError
     from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
 
-    if codes not in CODE_MAPS:
-        raise ConfigError(
-            "There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(CODE_MAPS)}"
-        )
-    found = quantify_scan(scan, lobes, codes=codes, config=opacity_config(overrides or []))
+    known = {str(system): system for system in CODE_MAPS}
+    if codes not in known:
+        raise ConfigError("There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(known)}")
+    found = quantify_scan(scan, lobes, codes=known[codes], config=opacity_config(overrides or []))
     if out is not None:
         write_quantified(found, out)
     if as_json:

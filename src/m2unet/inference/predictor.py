@@ -84,7 +84,8 @@ class Predictor:
         folder = find_model(Path(run))
         loaded = load_model(folder)
         target = torch.device(device)
-        model = loaded.model.to(target, memory_format=torch.channels_last).eval()
+        model = loaded.model.to(target).eval()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         identity = ModelIdentity(
             name=loaded.config.model.name,
             preset=loaded.config.preset,

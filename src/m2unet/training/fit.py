@@ -18,6 +18,7 @@ from m2unet.bags.bag import Bag
 from m2unet.bags.batch import make_batch
 from m2unet.config import Config
 from m2unet.errors import ConfigError, RunError
+from m2unet.models.base import SeverityModel
 from m2unet.models.batch import Batch
 from m2unet.training.distributed import World
 from m2unet.training.interrupt import StopRequest, TrainingInterruptedError
@@ -65,7 +66,7 @@ class Fit:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SeverityModel,
         bags: Callable[[int], Dataset[Bag]],
         config: Config,
         folder: Path,
@@ -83,8 +84,10 @@ class Fit:
                 "train.bags_per_step must be a multiple of the number of processes",
                 found=f"{train.bags_per_step} bags, {self.world.size} processes",
             )
-        self.model: Any = model.to(self.world.device, memory_format=torch.channels_last)
-        self.model.checkpointing = train.checkpointing
+        model.to(self.world.device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.checkpointing = train.checkpointing
+        self.model = model
         self.optimiser = make_optimiser(self.model, train)
         self.state = TrainingState()
         self.log = RunLog(folder, active=self.world.main)
@@ -188,7 +191,7 @@ class Fit:
         with torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=bf16):
             output = self.model(batch, lobes_for=batch.has_lobes if masked_anywhere else None)
         losses = joint_loss(output, batch, lambda_mil=self.config.train.lambda_mil, world=self.world)
-        (losses.total / parts).backward()  # type: ignore[no-untyped-call]
+        (losses.total / parts).backward()
         return torch.stack([losses.total.detach(), losses.severity, losses.lobes]).double()
 
     def _close_epoch(self, seconds: float) -> None:

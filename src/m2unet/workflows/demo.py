@@ -18,13 +18,15 @@ from m2unet.config import Config, load_config
 from m2unet.evaluation.classification import roc_points
 from m2unet.files import write_json
 from m2unet.inference.predictor import Predictor
-from m2unet.phantom.cohort import CohortConfig, plan_cohort, write_cohort
+from m2unet.phantom.cohort import CohortConfig, plan_cohort
+from m2unet.phantom.writer import write_cohort
 from m2unet.report.figures import PHANTOM_NOTE, Panel, RocCurve, save_comparison, save_learning_curves, save_roc
 from m2unet.training.record import read_history
 from m2unet.workflows.evaluate import Evaluation, evaluate_scans
 from m2unet.workflows.predict import Case, CaseOutcome, predict_cases
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
+from m2unet.workflows.scoring import judged
 from m2unet.workflows.store import prepared_store
 from m2unet.workflows.train import TrainJob, train_run
 
@@ -92,7 +94,7 @@ def _cohort(folder: Path, scans: int, seed: int, progress: Progress) -> Manifest
         patients=max(6, round(PATIENTS * scans / SCANS)),
         scans=scans,
         severe_fraction=SEVERE_SHARE,
-        lobe_masks=scans,
+        lobe_masks="all",
     )
     with progress.stage("making phantoms") as step:
         manifest = write_cohort(plan_cohort(config, seed), folder, workers=os.cpu_count() or 1, progress=step)
@@ -118,14 +120,14 @@ def _pictures(
     chosen = _three(test, evaluation)
     with progress.stage("drawing") as step:
         save_learning_curves(folder / "learning_curves.png", read_history(out), footer=PHANTOM_NOTE)
-        judged = [s for s in evaluation.scores if s.probability is not None and s.severity is not None]
-        curve = roc_points([s.severity for s in judged], [s.probability for s in judged])
+        known = judged(evaluation.scores)
+        curve = roc_points(known.severity, known.probability)
         auc = evaluation.figures.values().get("auc")
         if curve is not None and auc is not None:
             points = RocCurve(
                 f"M²UNet, AUC {auc:.3f}", curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist()
             )
-            save_roc(folder / "roc.png", [points], footer=f"{len(judged)} unseen scans. {PHANTOM_NOTE}")
+            save_roc(folder / "roc.png", [points], footer=f"{len(known.patients)} unseen scans. {PHANTOM_NOTE}")
         step(1, 2)
         rows = [_panels(predictor, row, evaluation) for row in chosen]
         title = "Lobes of three unseen phantoms (median slice): scan, predicted, true"

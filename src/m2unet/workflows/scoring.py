@@ -141,6 +141,31 @@ def _score(predictor: Predictor, row: ManifestRow, seed: int) -> ScanScore:
     )
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The scans whose severity is both known and predicted.
+
+    Attributes:
+        severity: ``[n]``, 1 severe.
+        probability: ``[n]``, predicted probability of severe.
+        patients: ``[n]``, the patient of each.
+    """
+
+    severity: list[int]
+    probability: list[float]
+    patients: list[str]
+
+
+def judged(scores: Sequence[ScanScore]) -> Judged:
+    """Truth and prediction of the scans that have both."""
+    pairs = [
+        (s.severity, s.probability, s.patient_id)
+        for s in scores
+        if s.severity is not None and s.probability is not None
+    ]
+    return Judged([p[0] for p in pairs], [p[1] for p in pairs], [p[2] for p in pairs])
+
+
 def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5, seed: int = 0) -> Figures:
     """Figures over all scans that could be scored; undefined ones are None with a reason.
 
@@ -151,13 +176,12 @@ def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5, seed: int = 
     """
     per_scan: dict[str, Interval] = {}
     patients_figures: dict[str, float | None] = {}
-    judged = [s for s in scores if s.probability is not None and s.severity is not None]
-    if judged:
-        truth = [s.severity for s in judged]
-        probability = [s.probability for s in judged]
-        patients = [s.patient_id for s in judged]
-        per_scan |= classification_intervals(truth, probability, patients, threshold=threshold, seed=seed)
-        gathered = per_patient(patients, truth, probability)
+    known = judged(scores)
+    if known.patients:
+        per_scan |= classification_intervals(
+            known.severity, known.probability, known.patients, threshold=threshold, seed=seed
+        )
+        gathered = per_patient(known.patients, known.severity, known.probability)
         patients_figures = classification_metrics(gathered.severity, gathered.probability, threshold).values()
     masked = [s for s in scores if s.overlap]
     if masked:
