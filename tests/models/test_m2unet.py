@@ -328,6 +328,7 @@ def test_bfloat16_autocast(checkpointing: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_full_size_step_within_eight_gigabytes() -> None:
     """One bag of 200 patches of 128 x 128, severity and lobes, forward and backward, in a process of its own."""
     code = (
