@@ -59,9 +59,7 @@ class CohortConfig:
         if self.scans < 1:
             faults.append(f"scans is {self.scans}, at least 1 is needed")
         elif not 1 <= self.patient_count <= self.scans <= MOST_SCANS * self.patient_count:
-            faults.append(
-                f"{self.scans} scans of {self.patient_count} patients: a patient has 1 to {MOST_SCANS} scans"
-            )
+            faults.append(f"{self.scans} scans of {self.patient_count} patients: a patient has 1 to {MOST_SCANS} scans")
         if not 0 <= self.severe_fraction <= 1:
             faults.append(f"severe_fraction {self.severe_fraction} is not between 0 and 1")
         if isinstance(self.lobe_masks, int) and not 0 <= self.lobe_masks <= self.scans:

@@ -160,7 +160,9 @@ def _nodule(lungs: tuple[FloatArray, FloatArray, FloatArray], rng: np.random.Gen
 
 def _scar(apex: tuple[FloatArray, FloatArray, FloatArray], rng: np.random.Generator) -> Spot:
     radius = rng.uniform((3.0, 2.0, 5.0), (8.0, 5.0, 14.0))
-    return Spot(_pick(apex, rng), (float(radius[0]), float(radius[1]), float(radius[2])), float(rng.uniform(-250, 150)), 0.9)
+    return Spot(
+        _pick(apex, rng), (float(radius[0]), float(radius[1]), float(radius[2])), float(rng.uniform(-250, 150)), 0.9
+    )
 
 
 def _pick(points: tuple[FloatArray, FloatArray, FloatArray], rng: np.random.Generator) -> Triple:

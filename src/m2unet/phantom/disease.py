@@ -13,7 +13,12 @@ LobeShares = tuple[float, float, float, float, float]
 
 # Lesion mask codes.
 GROUND_GLASS, CONSOLIDATION, CRAZY_PAVING, BAND = 1, 2, 3, 4
-LESION_NAMES = {GROUND_GLASS: "ground-glass", CONSOLIDATION: "consolidation", CRAZY_PAVING: "crazy-paving", BAND: "band"}
+LESION_NAMES = {
+    GROUND_GLASS: "ground-glass",
+    CONSOLIDATION: "consolidation",
+    CRAZY_PAVING: "crazy-paving",
+    BAND: "band",
+}
 
 LOAD_RANGE = (0.004, 0.80)
 """Mean opacified share of the lungs at the peak, log-uniform."""

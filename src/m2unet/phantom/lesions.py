@@ -190,9 +190,7 @@ def make_lesions(disease: Disease, tissues: Tissues, grid: Grid, rng: np.random.
 # --- drawing seeds ---------------------------------------------------------------------------------------------------
 
 
-def _draw_seeds(
-    disease: Disease, lobe: int, extent: float, points: Points, rng: np.random.Generator
-) -> list[Lesion]:
+def _draw_seeds(disease: Disease, lobe: int, extent: float, points: Points, rng: np.random.Generator) -> list[Lesion]:
     count = 2 + int(rng.poisson(2.0 + 7.0 * extent))
     return [_draw_seed(disease, lobe, points, rng) for _ in range(count)]
 

@@ -59,5 +59,3 @@ def grade_of(score: float, severe: bool) -> Grade:
     if severe:
         return "critical" if score >= CRITICAL_FROM else "severe"
     return "mild" if score < MILD_BELOW else "moderate"
-
-
