@@ -74,4 +74,4 @@ def test_position_channels_reach_the_network(volume: Volume) -> None:
     x, y, z = network.position[0][0]
     assert bool((x[:, 1:] >= x[:, :-1]).all()) and bool((y[1:] >= y[:-1]).all())
     assert torch.unique(z).numel() == 1
-    assert float(network.position[-1][0, 2].mean()) > float(z.mean())
+    assert float(network.position[-1][-1, 2].mean()) > float(z.mean())

@@ -18,7 +18,7 @@ def crossval(
     model: Annotated[str | None, typer.Option("--model", help="Which network.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
     seed: Seed = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", min=3, help="How many folds.")] = 5,
     fold: Annotated[list[int] | None, typer.Option("--fold", min=0, help="Only this fold; may be repeated.")] = None,
     by: Annotated[str, typer.Option("--by", help="Keep together: patient or scan.")] = "patient",
     store: Annotated[

@@ -13,6 +13,7 @@ from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
 from m2unet.cli.evaluate import evaluate
 from m2unet.cli.predict import predict
+from m2unet.cli.prepare import prepare
 from m2unet.cli.train import train
 from m2unet.errors import M2UNetError
 
@@ -42,7 +43,7 @@ def main(
         raise typer.Exit
 
 
-for _command in (demo, predict, train, crossval, evaluate):
+for _command in (demo, predict, prepare, train, crossval, evaluate):
     app.command(_command.__name__)(_command)
 
 
