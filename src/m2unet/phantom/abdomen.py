@@ -36,7 +36,9 @@ def abdomen_fields(p: AnatomyParameters, points: Points, wall: FloatArray, above
     edge = np.float32(0.30 * w) - 0.35 * (np.float32(p.dome_right * h) - z) - x
     low = z + np.float32(0.42 * h) + 0.5 * (x + np.float32(w)) * -1 + np.float32(0.3 * w)
     rear = np.float32(0.62 * d) - points.y + 0.4 * np.clip(-x - 30, 0, 80)
-    liver = soft_min(room, soft_min(np.asarray(edge, np.float32), np.asarray(rear * np.ones_like(room), np.float32), 20), 15)
+    liver = soft_min(
+        room, soft_min(np.asarray(edge, np.float32), np.asarray(rear * np.ones_like(room), np.float32), 20), 15
+    )
     liver = soft_min(liver, np.asarray(low, np.float32), 20)
     top = p.dome_left * h
     organs = ellipsoid(points, (top - 55, 0.45 * d, 0.62 * w), (62, 0.38 * d, 0.30 * w))

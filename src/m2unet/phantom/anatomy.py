@@ -1,7 +1,7 @@
 """A parametric digital chest: drawn once from its parameters, rendered on any grid.
 
-    >>> anatomy = Anatomy(draw_anatomy(np.random.default_rng(7)))
-    >>> tissues = anatomy.render(Grid.around(*anatomy.lung_extent_mm, (5.0, 2.0, 2.0)))
+>>> anatomy = Anatomy(draw_anatomy(np.random.default_rng(7)))
+>>> tissues = anatomy.render(Grid.around(*anatomy.lung_extent_mm, (5.0, 2.0, 2.0)))
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def oblique(p: AnatomyParameters, fissure: ObliqueFissure, points: Points, side:
     rate_t = f.slope + 2 * f.bend * t + f.twist * s
     rate_s = f.tilt + 2 * f.bow * s + f.twist * t
     length = np.sqrt(1 + rate_t**2 + rate_s**2)
-    return np.asarray(((z - y) * _ROOT - bend) / length * h, np.float32)
+    waves = _waves((p.seed, 4, side + 1), t * h, s * h) * np.float32(p.fissure_waves_mm)
+    return np.asarray(((z - y) * _ROOT - bend) / length * h + waves, np.float32)
 
 
 def minor(p: AnatomyParameters, fissure: MinorFissure, points: Points) -> FloatArray:
@@ -32,4 +33,18 @@ def minor(p: AnatomyParameters, fissure: MinorFissure, points: Points) -> FloatA
     y = points.y / h + np.float32(0.15)
     level = fissure.level + fissure.tilt * s + fissure.bow * s * s + fissure.slope * y + fissure.bend * y * y
     rate = (fissure.tilt + 2 * fissure.bow * s) ** 2 + (fissure.slope + 2 * fissure.bend * y) ** 2
-    return np.asarray((points.inner_z / h - level) / np.sqrt(1 + rate) * h, np.float32)
+    waves = _waves((p.seed, 5), y * h, s * h) * np.float32(p.fissure_waves_mm)
+    return np.asarray((points.inner_z / h - level) / np.sqrt(1 + rate) * h + waves, np.float32)
+
+
+def _waves(seed: tuple[int, ...], along: FloatArray, across: FloatArray) -> FloatArray:
+    """A smooth undulation over two coordinates in mm, standard deviation 1."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((1, 1, 1), np.float32)
+    for length in (130.0, 95.0, 70.0, 52.0):
+        angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+        k = 2 * np.pi / length
+        a = np.float32(k * np.cos(angle)) * along + np.float32(phase)
+        b = np.float32(k * np.sin(angle)) * across
+        total = total + (np.cos(a) * np.cos(b) - np.sin(a) * np.sin(b)) * np.float32(0.5**0.5)
+    return np.asarray(total, np.float32)

@@ -13,6 +13,10 @@ from m2unet.phantom.shape import Points, as_distance, soft_min
 from m2unet.phantom.thorax import cavity, cavity_radius
 
 
+SULCUS_DROP = 0.085
+"""How far below height 0 the diaphragm meets the wall at the back; its rounded edge brings the lungs to 0."""
+
+
 @dataclass(frozen=True)
 class LungFields:
     """Fields in mm, positive inside; all ``[z, y, x]``.
@@ -34,15 +38,19 @@ class LungFields:
 def diaphragm_height(p: AnatomyParameters, points: Points) -> FloatArray:
     """Height of the diaphragm's surface in mm over each ``(y, x)``, in inner coordinates."""
     height, half_w, half_d = p.lung_height_mm, p.half_width_mm, p.half_depth_mm
-    base = Points(np.float32(0.12 * height) + 0 * points.z[:1], points.y[:1], points.x[:1], points.z[:1], points.spacing_mm)
+    base = Points(
+        np.float32(0.12 * height) + 0 * points.z[:1], points.y[:1], points.x[:1], points.z[:1], points.spacing_mm
+    )
     edge = np.clip(cavity_radius(p, base), 0, 1.0) ** np.float32(p.dome_flatness)
     yn, xn = base.y / np.float32(half_d), base.x / np.float32(half_w)
     right = p.dome_right * _dome(yn, -xn, 0.40) * height
     left = p.dome_left * _dome(yn, xn, 0.45) * height
     share = 1 / (1 + np.exp(-base.x / np.float32(9.0)))
     dome = right * (1 - share) + left * share
-    front = np.clip(0.42 - 0.62 * yn, 0, 1.1) ** 1.5
-    sulcus = p.sulcus_front * front * height + np.float32(p.left_rise_mm) * (share if p.left_rise_mm > 0 else share - 1)
+    front = np.clip((0.4 - yn) / 1.3, 0, 1.1)
+    sulcus = (p.sulcus_front * front - SULCUS_DROP) * height + np.float32(p.left_rise_mm) * (
+        share if p.left_rise_mm > 0 else share - 1
+    )
     return np.asarray(dome * (1 - edge) + np.minimum(sulcus, dome) * edge, np.float32)
 
 

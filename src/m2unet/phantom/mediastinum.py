@@ -59,10 +59,20 @@ def heart(p: AnatomyParameters, points: Points) -> FloatArray:
     z, y, x, half = heart_frame(p)
     h, d = p.lung_height_mm, p.half_depth_mm
     tilt = np.float32(0.35)
-    shifted = Points(points.z, points.y, points.x, points.inner_z + tilt * (points.x - np.float32(x)), points.spacing_mm)
-    left = ellipsoid(shifted, (z, y - 0.04 * d, x + 0.12 * half), (0.15 * h, 0.52 * d, 0.88 * half))
+    shifted = Points(
+        points.z, points.y, points.x, points.inner_z + tilt * (points.x - np.float32(x)), points.spacing_mm
+    )
+    left = ellipsoid(shifted, (z + 0.015 * h, y - 0.04 * d, x + 0.12 * half), (0.175 * h, 0.52 * d, 0.88 * half))
     right = ellipsoid(points, (z + 0.02 * h, y + 0.1 * d, x - 0.36 * half), (0.155 * h, 0.46 * d, 0.64 * half))
     return soft_max(left, right, 14)
+
+
+def _resting(p: AnatomyParameters, points: Points, organ: FloatArray) -> FloatArray:
+    """The heart's sac and the fat below it, down through the diaphragm: no lung comes between them."""
+    middle = np.float32(heart_frame(p)[0])
+    z = np.maximum(points.inner_z, middle) + np.float32(0.25) * np.minimum(points.inner_z - middle, 0)
+    below = heart(p, Points(points.z, points.y, points.x, z, points.spacing_mm))
+    return np.maximum(organ, below) + np.float32(2.5)
 
 
 def mediastinum(p: AnatomyParameters, points: Points) -> tuple[FloatArray, FloatArray]:
@@ -70,27 +80,38 @@ def mediastinum(p: AnatomyParameters, points: Points) -> tuple[FloatArray, Float
     h, d = np.float32(p.lung_height_mm), np.float32(p.half_depth_mm)
     z = points.inner_z
     organs = heart(p, points)
-    outer = organs + np.float32(2.5)
+    outer = _resting(p, points, organs)
     for name, (path, radii) in great_vessels(p).items():
         vessel = tube(points, path, radii)
         organs = np.maximum(organs, vessel) if name != "atrium" else soft_max(organs, vessel, 10)
         if name not in ("carotid", "innominate", "brachiocephalic"):
             outer = soft_max(outer, vessel + np.float32(2.0), 14)
+    for side, out in ((-1, 34), (1, 38)):
+        hilum = ellipsoid(
+            points, ((p.carina - 0.10) * p.lung_height_mm, 0.08 * p.half_depth_mm, side * out), (36, 24, 22)
+        )
+        outer = soft_max(outer, hilum, 14)
     # The column behind: vertebral bodies, widening towards the ribs' heads.
     back = points.y - spine_y(p, points.z)
     width = np.float32(19) + np.float32(0.75) * np.clip(back + 4, 0, 60)
     column = np.minimum(width - np.abs(points.x), back + 21)
     outer = soft_max(outer, np.asarray(column * np.ones_like(outer), np.float32), 14)
     # The upper mediastinum around the windpipe, and the thin partition before it.
-    half = profile((0, 0.42, 0.5, 0.62, 0.8, 1.0), (0, 12, 26, 31, 30, 26), z / h) * np.float32(p.mediastinum_width_mm / 31)
+    half = profile((0, 0.42, 0.5, 0.62, 0.8, 1.0), (0, 12, 26, 31, 30, 26), z / h) * np.float32(
+        p.mediastinum_width_mm / 31
+    )
     o = outline(p, points.z)
     fore = profile((0.4, 0.55, 0.7, 0.85, 1.0), (-0.5, -0.50, -0.36, -0.2, 0.0), z / h) * d
     rear = spine_y(p, points.z) + 5
     middle, reach = (fore + rear) / 2, (rear - fore) / 2
-    q = np.sqrt(((points.x + 2) / np.maximum(half, 1)) ** 2 + ((points.y - middle) / reach) ** 2)
+    q = np.sqrt(((points.x - 2) / np.maximum(half, 1)) ** 2 + ((points.y - middle) / reach) ** 2)
     upper = np.asarray((1 - q) * np.maximum(half, 1), np.float32)
     outer = soft_max(outer, upper, 12)
-    sheet = np.float32(2.0) + np.float32(0.10) * np.clip(o.front + np.float32(26) - points.y, 0, 60) - np.abs(points.x - np.float32(4))
+    sheet = (
+        np.float32(2.0)
+        + np.float32(0.10) * np.clip(o.front + np.float32(26) - points.y, 0, 60)
+        - np.abs(points.x - np.float32(4))
+    )
     outer = soft_max(outer, np.asarray(sheet * np.ones_like(outer), np.float32), 8)
     behind = np.minimum(np.float32(9) - np.abs(points.x - 5), np.minimum(points.y + 0.1 * d, rear - points.y))
     outer = soft_max(outer, np.asarray(behind * np.ones_like(outer), np.float32), 8)

@@ -8,6 +8,7 @@ fractions of ``lung_height_mm``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,8 @@ class AnatomyParameters:
         half_width_mm: half of both lungs' width; 139 ± 13 (51 lobe maps).
         half_depth_mm: half of the lungs' depth; 98 ± 10 (51 lobe maps).
         squareness: exponent of the chest's cross-section; 2.35 ± 0.12 (51 lobe maps, slice areas).
+        taper: narrowing of the chest from the level of the domes to the apex; 0 ± 0.05 (51 lobe maps).
+        lean: how much further back than on average the upper chest's front lies, by half depth; 0 ± 0.07 (51 lobe maps).
         dome_right, dome_left: height of the diaphragm's top by lung height; 0.29 ± 0.06, 0.26 ± 0.07 (51 lobe maps).
         dome_flatness: exponent with which the dome falls to the chest wall; 5 ± 0.8 (51 lobe maps).
         sulcus_front: height of the diaphragm's front edge by lung height; 0.17 ± 0.03 (51 lobe maps).
@@ -67,6 +70,7 @@ class AnatomyParameters:
         mediastinum_width_mm: half width of the upper mediastinum; 31 ± 3 mm (anatomy).
         oblique_right, oblique_left, minor: the fissures (51 lobe maps).
         fissure_incomplete: inner share of each fissure where its sheet is not seen; 0.15 ± 0.12, at least 0 (anatomy).
+        fissure_waves_mm: standard deviation of each fissure's undulation; 2.0 ± 0.6 mm (51 lobe maps).
         carina: height of the carina by lung height; 0.62 ± 0.03 (51 lobe maps).
         trachea_mm: radius of the tracheal lumen; 8.5 ± 0.9 mm, women 7.5 (anatomy).
         fat_mm: fat under the skin; log-normal about 14 mm, women 18 (anatomy).
@@ -86,6 +90,8 @@ class AnatomyParameters:
     half_width_mm: float
     half_depth_mm: float
     squareness: float
+    taper: float
+    lean: float
     dome_right: float
     dome_left: float
     dome_flatness: float
@@ -98,6 +104,7 @@ class AnatomyParameters:
     oblique_left: ObliqueFissure
     minor: MinorFissure
     fissure_incomplete: float
+    fissure_waves_mm: float
     carina: float
     trachea_mm: float
     fat_mm: float
@@ -110,9 +117,7 @@ class AnatomyParameters:
     missing_lobe: int = 0
 
 
-def draw_anatomy(
-    rng: np.random.Generator, *, sex: Sex | None = None, arms_up: bool | None = None
-) -> AnatomyParameters:
+def draw_anatomy(rng: np.random.Generator, *, sex: Sex | None = None, arms_up: bool | None = None) -> AnatomyParameters:
     """Draw one chest.
 
     Args:
@@ -130,29 +135,42 @@ def draw_anatomy(
 
     body, build = normal(0, 1), normal(0, 1)
     male = 1.0 if sex == "M" else -1.0
+    height = 270 + 12 * male + 20 * body + normal(0, 16)
+    tall = (height - 270) / 29
+    oblique_right = _oblique(normal, 0.340, (-0.064, -0.16, -0.083, -0.065, -0.42))
+    oblique_left = _oblique(normal, 0.317 + 0.024 * tall, (0.176, -0.17, 0.005, 0.165, -0.70))
+    rise = oblique_right.level - 0.340
+    minor_slope = normal(0.18, 0.26)
     return AnatomyParameters(
         seed=int(rng.integers(2**31)),
         sex=sex,
         arms_up=arms_up,
-        lung_height_mm=263 + 12 * male + 22 * body + normal(0, 14),
-        half_width_mm=139 + 6 * male + 6 * body + 7 * build + normal(0, 3),
-        half_depth_mm=98 + 4 * male + 2.5 * body + 6 * build + normal(0, 4),
+        lung_height_mm=height,
+        half_width_mm=140.5 + 5 * male + 6.5 * body + 8 * build + normal(0, 7.5),
+        half_depth_mm=99.5 + 3.5 * male + 3 * body + 6.5 * build + normal(0, 7),
         squareness=normal(2.35, 0.12),
-        dome_right=normal(0.29, 0.05),
-        dome_left=normal(0.26, 0.05),
-        dome_flatness=normal(5, 0.8),
-        sulcus_front=normal(0.17, 0.03),
-        left_rise_mm=normal(3, 7),
-        heart_width=normal(0.46, 0.03),
-        heart_shift=normal(0.31, 0.03),
-        mediastinum_width_mm=normal(31, 3),
-        oblique_right=_oblique(normal, (0.330, -0.064, -0.16, -0.083, -0.064, 2.8)),
-        oblique_left=_oblique(normal, (0.310, 0.176, -0.17, 0.004, 0.165, 2.1)),
+        taper=normal(0.0, 0.05),
+        lean=normal(0.0, 0.07),
+        dome_right=normal(0.305 - 0.012 * tall, 0.07),
+        dome_left=normal(0.255 - 0.03 * tall, 0.07),
+        dome_flatness=normal(8.0, 1.5),
+        sulcus_front=normal(0.29, 0.06),
+        left_rise_mm=normal(6, 7),
+        heart_width=normal(0.41, 0.035),
+        heart_shift=normal(0.30, 0.03),
+        mediastinum_width_mm=normal(36, 3.5),
+        oblique_right=oblique_right,
+        oblique_left=oblique_left,
         minor=MinorFissure(
-            normal(0.529, 0.07), normal(0.077, 0.15), normal(-0.25, 0.3), normal(0.2, 0.3), normal(-0.46, 0.3)
+            level=normal(0.545 + 0.9 * rise - 0.08 * (minor_slope - 0.18), 0.048),
+            tilt=normal(0.062, 0.17),
+            bow=normal(-0.30, 0.4),
+            slope=minor_slope,
+            bend=normal(-0.45, 0.42),
         ),
         fissure_incomplete=max(0.0, normal(0.15, 0.12)),
-        carina=normal(0.62, 0.03),
+        fissure_waves_mm=max(0.5, normal(2.6, 0.8)),
+        carina=normal(0.71 + 0.75 * rise, 0.05),
         trachea_mm=normal(8.0 + 0.5 * male, 0.8),
         fat_mm=float(np.exp(normal(np.log(16 - 2 * male), 0.35) + 0.15 * build)),
         muscle_mm=normal(16.5 + 1.5 * male, 2.0),
@@ -164,6 +182,9 @@ def draw_anatomy(
     )
 
 
-def _oblique(normal, means: tuple[float, ...]) -> ObliqueFissure:  # type: ignore[no-untyped-def]
-    spreads = (0.042, 0.10, 0.2, 0.15, 0.3, 0.4)
-    return ObliqueFissure(*(normal(mean, sd) for mean, sd in zip(means, spreads, strict=True)))
+def _oblique(normal: Callable[..., float], level: float, means: tuple[float, ...]) -> ObliqueFissure:
+    """Draw a major fissure; a high one falls more to the outside."""
+    spreads = (0.13, 0.21, 0.15, 0.33, 0.36)
+    drawn = normal(level, 0.035)
+    slope, bend, tilt, bow, twist = (normal(mean, sd) for mean, sd in zip(means, spreads, strict=True))
+    return ObliqueFissure(drawn, slope, bend, tilt + 2.0 * (drawn - level), bow, twist)

@@ -204,7 +204,9 @@ class _Slab:
         part = self.hu[box]
         part += self.cover(field) * (_bone_hu(field) - part)
 
-    def _box(self, z: tuple[float, float], y: tuple[float, float], x: tuple[float, float]) -> tuple[slice, slice, slice] | None:
+    def _box(
+        self, z: tuple[float, float], y: tuple[float, float], x: tuple[float, float]
+    ) -> tuple[slice, slice, slice] | None:
         """The voxels of a box given in body coordinates, with room for rotation and scoliosis."""
         swing = abs(self.p.scoliosis_mm)
         turn = abs(np.sin(np.deg2rad(self.p.rotation_degrees)))

@@ -17,7 +17,9 @@ RIB_SHELL_MM = (-12.5, 0.0)
 BLADE_SHELL_MM = (-34.0, -14.0)
 
 
-def rib_field(p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArray, wall: FloatArray) -> tuple[FloatArray, FloatArray]:
+def rib_field(
+    p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArray, wall: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Field of the ribs and share of cartilage at points (1-D arrays) with the given value of the cavity's field."""
     h, d = p.lung_height_mm, p.half_depth_mm
     pitch = np.float32(h / 9.2)
@@ -41,9 +43,13 @@ def blade_field(p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArra
     inner = 0.50 * w + 0.25 * np.clip(z - 0.55 * h, 0, None) * 0
     plate = np.float32(2.8) - np.abs(wall + 19.5 + 0.06 * (ax - 0.8 * w))
     edge = np.minimum(ax - inner, y - np.float32(-4.0))
-    edge = np.minimum(edge, np.minimum(z - 0.42 * h - 0.7 * np.clip(ax - 0.6 * w, 0, None), np.float32(1.0 * h) - z) * 0.7)
+    edge = np.minimum(
+        edge, np.minimum(z - 0.42 * h - 0.7 * np.clip(ax - 0.6 * w, 0, None), np.float32(1.0 * h) - z) * 0.7
+    )
     field = np.minimum(plate, edge)
-    ridge = np.minimum(np.float32(4.5) - np.abs(z - 0.84 * h - 0.25 * (ax - 0.6 * w)), np.minimum(-wall - 19, wall + 33))
+    ridge = np.minimum(
+        np.float32(4.5) - np.abs(z - 0.84 * h - 0.25 * (ax - 0.6 * w)), np.minimum(-wall - 19, wall + 33)
+    )
     ridge = np.minimum(ridge, np.minimum(ax - inner - 5, y - np.float32(10.0)))
     return np.asarray(np.maximum(field, ridge), np.float32)
 
@@ -56,7 +62,9 @@ def spine_box_mm(p: AnatomyParameters) -> tuple[tuple[float, float], tuple[float
 def spine_fields(p: AnatomyParameters, points: Points) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Fields of the vertebrae, of the discs and of the spinal canal."""
     pitch = np.float32(p.lung_height_mm / 11.5)
-    size = np.float32((p.half_width_mm / 139) ** 0.5) * np.where(points.z > p.lung_height_mm, np.float32(0.82), np.float32(1.0))
+    size = np.float32((p.half_width_mm / 139) ** 0.5) * np.where(
+        points.z > p.lung_height_mm, np.float32(0.82), np.float32(1.0)
+    )
     back, x = (points.y - spine_y(p, points.z)) / size, np.abs(points.x) / size
     turn = points.z / pitch
     level = (turn - np.floor(turn) - np.float32(0.5)) * pitch
@@ -66,7 +74,9 @@ def spine_fields(p: AnatomyParameters, points: Points) -> tuple[FloatArray, Floa
     disc = np.minimum(column - 0.5, np.float32(2.4) - (pitch / 2 - np.abs(level)))
     canal = np.float32(8.5) - np.sqrt((x / 1.15) ** 2 + (back - 24) ** 2)
     arch = np.minimum(np.float32(13.5) - np.sqrt((x / 1.15) ** 2 + (back - 24) ** 2), np.float32(8.5) - np.abs(level))
-    across = np.minimum(np.float32(5.0) - np.abs(back - 27 - 0.15 * x), np.minimum(np.float32(5.5) - np.abs(level - 2), 33 - x))
+    across = np.minimum(
+        np.float32(5.0) - np.abs(back - 27 - 0.15 * x), np.minimum(np.float32(5.5) - np.abs(level - 2), 33 - x)
+    )
     sting = np.minimum(np.float32(3.4) - x, np.minimum(np.float32(7) - np.abs(level + 0.45 * (back - 42)), 60 - back))
     sting = np.minimum(sting, back - 30)
     bone = np.maximum(np.maximum(body, arch), np.maximum(across, sting))
@@ -97,7 +107,9 @@ def long_bones(p: AnatomyParameters) -> Tubes:
     rise = 26.0 if p.arms_up else 8.0
     paths: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = list(arm_bones(p))
     for side in (-1, 1):
-        path = np.array([(0.87 * h, -0.60 * d, side * 24), (0.93 * h, -0.58 * d, side * 0.45 * w), (h + rise, 4, side * (w + 22))])
+        path = np.array(
+            [(0.87 * h, -0.60 * d, side * 24), (0.93 * h, -0.58 * d, side * 0.45 * w), (h + rise, 4, side * (w + 22))]
+        )
         paths.append((path, np.array([8.0, 6.0, 7.0])))
     start = np.concatenate([path[:-1] for path, _ in paths])
     end = np.concatenate([path[1:] for path, _ in paths])
@@ -105,4 +117,15 @@ def long_bones(p: AnatomyParameters) -> Tubes:
     return Tubes(start.astype(np.float32), end.astype(np.float32), radius.astype(np.float32))
 
 
-__all__ = ["BLADE_SHELL_MM", "RIB_SHELL_MM", "blade_field", "long_bones", "outline", "rib_field", "spine_box_mm", "spine_fields", "sternum_box_mm", "sternum_field"]
+__all__ = [
+    "BLADE_SHELL_MM",
+    "RIB_SHELL_MM",
+    "blade_field",
+    "long_bones",
+    "outline",
+    "rib_field",
+    "spine_box_mm",
+    "spine_fields",
+    "sternum_box_mm",
+    "sternum_field",
+]

@@ -12,7 +12,7 @@ from m2unet.phantom.shape import Points, as_distance, ellipsoid, profile, soft_m
 
 # Mean outline of the lungs at heights (share of lung height), as shares of half width and half depth (51 lobe maps).
 HEIGHTS = (-0.3, 0.0, 0.10, 0.18, 0.26, 0.34, 0.42, 0.50, 0.58, 0.66, 0.74, 0.82, 0.90, 0.96, 1.0)
-WIDTH = (0.82, 0.90, 0.94, 0.97, 0.97, 0.95, 0.93, 0.91, 0.885, 0.855, 0.81, 0.745, 0.64, 0.50, 0.27)
+WIDTH = (0.82, 0.92, 0.96, 0.98, 0.97, 0.95, 0.925, 0.90, 0.87, 0.84, 0.795, 0.73, 0.625, 0.49, 0.27)
 FRONT = (-0.80, -0.86, -0.90, -0.93, -0.95, -0.96, -0.96, -0.91, -0.86, -0.79, -0.67, -0.47, -0.20, 0.00, 0.13)
 BACK = (0.74, 0.80, 0.86, 0.90, 0.93, 0.96, 0.97, 0.97, 0.94, 0.89, 0.83, 0.75, 0.63, 0.52, 0.42)
 WIDEST = (0.10, 0.10, 0.06, 0.02, 0.00, 0.00, 0.00, 0.02, 0.05, 0.09, 0.13, 0.18, 0.24, 0.27, 0.27)
@@ -32,8 +32,11 @@ def outline(p: AnatomyParameters, z: FloatArray) -> Outline:
     """The cavity's outline at heights ``z`` (mm, upright body)."""
     h = z / np.float32(p.lung_height_mm)
     return Outline(
-        width=profile(HEIGHTS, WIDTH, h) * np.float32(p.half_width_mm),
-        front=profile(HEIGHTS, FRONT, h) * np.float32(p.half_depth_mm),
+        width=profile(HEIGHTS, WIDTH, h)
+        * np.float32(p.half_width_mm)
+        * (1 - np.float32(p.taper) * np.clip(h - 0.2, 0, 0.6) / 0.5),
+        front=(profile(HEIGHTS, FRONT, h) + np.float32(p.lean) * np.clip((h - 0.35) / 0.35, 0, 1))
+        * np.float32(p.half_depth_mm),
         back=profile(HEIGHTS, BACK, h) * np.float32(p.half_depth_mm),
         widest=profile(HEIGHTS, WIDEST, h) * np.float32(p.half_depth_mm),
     )
@@ -44,7 +47,9 @@ def cavity_radius(p: AnatomyParameters, points: Points) -> FloatArray:
     o = outline(p, points.z)
     side = np.float32(1 + p.asymmetry) * (points.x > 0) + np.float32(1 - p.asymmetry) * (points.x <= 0)
     ax = np.abs(points.x) / side
-    v = np.where(points.y > o.widest, (points.y - o.widest) / (o.back - o.widest), (o.widest - points.y) / (o.widest - o.front))
+    v = np.where(
+        points.y > o.widest, (points.y - o.widest) / (o.back - o.widest), (o.widest - points.y) / (o.widest - o.front)
+    )
     inner = np.where(points.y > o.widest, np.float32(0.45), np.float32(0.45) - np.float32(0.17) * np.clip(v, 0, 1))
     centre = inner * o.width
     u = np.where(ax > centre, (ax - centre) / (o.width - centre), (centre - ax) / (1.6 * centre))
@@ -64,9 +69,13 @@ def _trunk(p: AnatomyParameters, points: Points, extra: float, fat: bool) -> Flo
     """Field of a trunk section: muscle outline when ``extra`` is 0, skin when it is the fat's thickness."""
     h = points.z / np.float32(p.lung_height_mm)
     w0, d0, m = p.half_width_mm, p.half_depth_mm, p.muscle_mm
-    wide = profile((-0.6, 0, 0.4, 0.7, 0.9, 1.05, 1.2, 1.32), (w0, w0 + 2, w0 + 4, w0 + 10, w0 + 22, w0 + 18, 90, 62), h)
+    wide = profile(
+        (-0.6, 0, 0.4, 0.7, 0.9, 1.05, 1.2, 1.32), (w0, w0 + 2, w0 + 4, w0 + 10, w0 + 22, w0 + 18, 90, 62), h
+    )
     front = profile(
-        (-0.6, -0.2, 0.3, 0.6, 0.8, 1.0, 1.15, 1.3), (-d0 * 0.98, -d0 * 0.95, -d0 - 2, -d0 - 2, -d0 * 0.75, -d0 * 0.4, -50, -45), h
+        (-0.6, -0.2, 0.3, 0.6, 0.8, 1.0, 1.15, 1.3),
+        (-d0 * 0.98, -d0 * 0.95, -d0 - 2, -d0 - 2, -d0 * 0.75, -d0 * 0.4, -50, -45),
+        h,
     )
     back = profile(
         (-0.6, 0, 0.4, 0.7, 0.95, 1.1, 1.3), (d0 * 0.86, d0 * 0.92, d0 + 2, d0 + 4, d0 * 0.92, d0 * 0.8, 55), h

@@ -29,7 +29,11 @@ class Tubes:
 
 
 def grow_tree(
-    root: NDArray[np.floating], targets: NDArray[np.floating], root_radius: float, tip_radius: float, rng: np.random.Generator
+    root: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    root_radius: float,
+    tip_radius: float,
+    rng: np.random.Generator,
 ) -> Tubes:
     """A binary tree from ``root`` to every one of ``targets`` ``[n, 3]``.
 
@@ -52,8 +56,10 @@ def grow_tree(
         centre = np.stack([np.bincount(group, points[:, k], len(fed)) for k in range(3)], 1) / fed[:, None]
         share = np.where(fed == 1, 1.0, 0.48)[:, None]
         node = origin + share * (centre - origin)
-        node += np.where(fed > 1, 0.10, 0.0)[:, None] * rng.standard_normal(node.shape) * np.linalg.norm(
-            node - origin, axis=1, keepdims=True
+        node += (
+            np.where(fed > 1, 0.10, 0.0)[:, None]
+            * rng.standard_normal(node.shape)
+            * np.linalg.norm(node - origin, axis=1, keepdims=True)
         )
         starts.append(origin)
         ends.append(node)
@@ -80,7 +86,11 @@ def grow_tree(
         names, group = np.unique(code, return_inverse=True)
         origin = node[names // 2]
         fed = np.bincount(group)
-    return Tubes(np.concatenate(starts).astype(np.float32), np.concatenate(ends).astype(np.float32), np.concatenate(radii).astype(np.float32))
+    return Tubes(
+        np.concatenate(starts).astype(np.float32),
+        np.concatenate(ends).astype(np.float32),
+        np.concatenate(radii).astype(np.float32),
+    )
 
 
 def draw_thin(tubes: Tubes, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -119,10 +129,22 @@ def boxes(tubes: Tubes, grid: Grid, margin_mm: float) -> list[tuple[int, tuple[s
     high = np.ceil((np.maximum(tubes.start, tubes.end) + reach - origin) / spacing).astype(int) + 1
     low, high = np.maximum(low, 0), np.minimum(high, grid.shape)
     hit = np.flatnonzero((low < high).all(1))
-    return [(int(k), (slice(*map(int, (low[k, 0], high[k, 0]))), slice(*map(int, (low[k, 1], high[k, 1]))), slice(*map(int, (low[k, 2], high[k, 2]))))) for k in hit]
+    return [
+        (
+            int(k),
+            (
+                slice(*map(int, (low[k, 0], high[k, 0]))),
+                slice(*map(int, (low[k, 1], high[k, 1]))),
+                slice(*map(int, (low[k, 2], high[k, 2]))),
+            ),
+        )
+        for k in hit
+    ]
 
 
-def piece_field(tubes: Tubes, number: int, axes: tuple[NDArray[np.float32], ...], box: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+def piece_field(
+    tubes: Tubes, number: int, axes: tuple[NDArray[np.float32], ...], box: tuple[slice, slice, slice]
+) -> NDArray[np.float32]:
     """Distance field of one piece over its box, positive inside."""
     start, step = tubes.start[number], tubes.end[number] - tubes.start[number]
     dz = axes[0][box[0]][:, None, None] - start[0]
