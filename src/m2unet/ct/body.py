@@ -32,6 +32,10 @@ GAP_MM = 10.0
 """Gaps in the wall of the chest up to this width are closed before it is filled."""
 
 
+IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3])
+"""Neighbours by edges within a slice."""
+
+
 @dataclass(frozen=True)
 class Body:
     """The patient's body.
@@ -73,19 +77,21 @@ def body_on(grid: CoarseGrid, average: NDArray[np.float32], threshold_hu: float)
         return None
     tissue = outline & (average > threshold_hu)
     # air deep inside holds a wall together that the field of view cuts open
-    body = _largest(tissue | (_eroded(grid, outline, EDGE_MM) & (average < OUTLINE_HU)))
+    inner_air = grid.disk(EDGE_MM).erode(outline) & (average < OUTLINE_HU)
+    body = largest(tissue | inner_air)
     if body is None:
         return None
-    return _widened(_filled(grid, body) & outline) & outline
+    return grid.disk(0).dilate(_filled(grid, body) & outline) & outline  # blocks cut by the surface are inside
 
 
 def _outline(grid: CoarseGrid, average: NDArray[np.float32]) -> NDArray[np.bool_] | None:
     matter = average > OUTLINE_HU
-    opened = _opened(grid, matter, SHELL_MM)
-    core = _largest(opened if opened.any() else matter)
+    disk = grid.disk(SHELL_MM / 2)
+    opened = disk.open(matter)
+    core = largest(opened if opened.any() else matter)
     if core is None:
         return None
-    aerated = _opened(grid, (average > OUTSIDE_HU) & ~matter, SHELL_MM) & _between(core)
+    aerated = disk.open((average > OUTSIDE_HU) & ~matter) & _between(core)
     return _filled(grid, core | aerated)
 
 
@@ -98,34 +104,16 @@ def _between(core: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _filled(grid: CoarseGrid, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Close gaps of the wall in each slice, then fill what it encloses."""
-    ry, rx = grid.radius(GAP_MM / 2)
-    disk = _disk(ry, rx)[None]
-    padded = np.pad(mask, ((0, 0), (ry, ry), (rx, rx)))
-    closed = ndimage.binary_erosion(ndimage.binary_dilation(padded, disk), disk, border_value=1)
-    closed = closed[:, ry : closed.shape[1] - ry, rx : closed.shape[2] - rx] | mask
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in closed])
+    outside, _ = ndimage.label(
+        np.pad(~grid.disk(GAP_MM / 2).close(mask), ((0, 0), (1, 1), (1, 1)), constant_values=True), IN_PLANE
+    )
+    rim = np.zeros(int(outside.max()) + 1, dtype=bool)
+    rim[outside[:, 0, 0]] = True
+    return ~rim[outside[:, 1:-1, 1:-1]]
 
 
-def _eroded(grid: CoarseGrid, mask: NDArray[np.bool_], mm: float) -> NDArray[np.bool_]:
-    return ndimage.binary_erosion(mask, _disk(*grid.radius(mm))[None], border_value=1)
-
-
-def _opened(grid: CoarseGrid, mask: NDArray[np.bool_], thickness_mm: float) -> NDArray[np.bool_]:
-    disk = _disk(*grid.radius(thickness_mm / 2))[None]
-    return ndimage.binary_dilation(ndimage.binary_erosion(mask, disk, border_value=1), disk)
-
-
-def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """One block more in the plane, so that blocks cut by the surface are inside."""
-    return ndimage.binary_dilation(mask, np.ones((1, 3, 3), dtype=bool))
-
-
-def _disk(ry: int, rx: int) -> NDArray[np.bool_]:
-    y, x = np.ogrid[-ry : ry + 1, -rx : rx + 1]
-    return (y / (ry + 0.5)) ** 2 + (x / (rx + 0.5)) ** 2 <= 1
-
-
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+def largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The largest 3-D piece of a mask, by faces; None if it is empty."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return None

@@ -31,7 +31,7 @@ class CoarseGrid:
     ) -> CoarseGrid:
         """The grid whose blocks come nearest to ``block_mm`` without a block smaller than a voxel."""
         z, y, x = shape
-        fz, fy, fx = (max(1, round(block_mm / step)) for step in spacing_mm)
+        fz, fy, fx = (min(n, max(1, round(block_mm / step))) for n, step in zip(shape, spacing_mm, strict=True))
         dz, dy, dx = spacing_mm
         return cls((z, y, x), (fz, fy, fx), (fz * dz, fy * dy, fx * dx))
 
@@ -44,16 +44,28 @@ class CoarseGrid:
         Returns:
             ``[ceil(z / fz), ceil(y / fy), ceil(x / fx)]`` float32.
         """
-        fz, fy, fx = self.factors
-        starts = [np.arange(0, n, f) for n, f in zip(self.shape, self.factors, strict=True)]
-        counts = [np.diff(np.append(start, n)) for start, n in zip(starts, self.shape, strict=True)]
-        out = np.empty([len(start) for start in starts], dtype=np.float32)
-        for number, z in enumerate(starts[0]):
-            slab = array[z : z + fz].sum(axis=0, dtype=np.int32)
-            rows = np.add.reduceat(slab, starts[1], axis=0) if fy > 1 else slab
-            out[number] = np.add.reduceat(rows, starts[2], axis=1) if fx > 1 else rows
+        counts = [np.diff(np.append(np.arange(0, n, f), n)) for n, f in zip(self.shape, self.factors, strict=True)]
+        blocks = tuple(len(count) for count in counts)
+        out = np.empty(blocks, dtype=np.float32)
+        (fz, fy, fx), (_, height, width) = self.factors, self.shape
+        padded = np.zeros((blocks[1] * fy, blocks[2] * fx), dtype=np.int32)
+        for number in range(blocks[0]):
+            # strided sums: some ten times faster than np.add.reduceat
+            array[number * fz : (number + 1) * fz].sum(axis=0, dtype=np.int32, out=padded[:height, :width])
+            rows = padded[0::fy].copy()
+            for k in range(1, fy):
+                rows += padded[k::fy]
+            columns = rows[:, 0::fx].copy()
+            for k in range(1, fx):
+                columns += rows[:, k::fx]
+            out[number] = columns
         out /= (counts[0][:, None, None] * counts[1][:, None] * counts[2]).astype(np.float32)
         return out
+
+    def sample(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The value in the middle of each block of a full mask ``[z, y, x]``."""
+        at = [np.minimum(np.arange(0, n, f) + f // 2, n - 1) for n, f in zip(self.shape, self.factors, strict=True)]
+        return mask[np.ix_(*at)]
 
     def expand(self, coarse: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Give every voxel its block's value: ``[z, y, x]`` of ``shape``."""
@@ -71,6 +83,47 @@ class CoarseGrid:
             high[axis] = min((at[-1] + 1) * self.factors[axis], self.shape[axis])
         return low, high
 
-    def radius(self, mm: float) -> tuple[int, int]:
-        """In-plane radius ``(y, x)`` in blocks nearest to ``mm``, at least one block."""
-        return max(1, round(mm / self.spacing_mm[1])), max(1, round(mm / self.spacing_mm[2]))
+    def disk(self, mm: float) -> Disk:
+        """In-plane disk of a radius nearest to ``mm``, at least one block."""
+        ry, rx = (max(1, round(mm / step)) for step in self.spacing_mm[1:])
+        rows = np.arange(-ry, ry + 1)
+        reach = (rx + 0.5) * np.sqrt(1 - (rows / (ry + 0.5)) ** 2)
+        return Disk(ry, rx, tuple(int(np.floor(width)) for width in reach))
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A flat disk, as the half-width of each of its rows.
+
+    Attributes:
+        ry, rx: radius in blocks.
+        reach: half-width of rows -ry to ry.
+    """
+
+    ry: int
+    rx: int
+    reach: tuple[int, ...]
+
+    def dilate(self, mask: NDArray[np.bool_], *, beyond: bool = False) -> NDArray[np.bool_]:
+        """Every block within the disk of a True one, slice by slice; ``beyond`` is what lies beyond the border."""
+        # a few shifted ORs over whole arrays: some ten times faster than scipy's binary_dilation
+        wide = np.pad(mask, ((0, 0), (self.ry, self.ry), (self.rx, self.rx)), constant_values=beyond)
+        height, width = mask.shape[1:]
+        out = np.zeros(mask.shape, dtype=bool)
+        for row, reach in enumerate(self.reach):
+            band = wide[:, row : row + height]
+            for column in range(self.rx - reach, self.rx + reach + 1):
+                np.logical_or(out, band[:, :, column : column + width], out=out)
+        return out
+
+    def erode(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Every block whose disk is True throughout; beyond the border counts as True."""
+        return ~self.dilate(~mask)
+
+    def open(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Erosion, then dilation: what the disk fits into."""
+        return self.dilate(self.erode(mask)) & mask
+
+    def close(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Dilation, then erosion: gaps that the disk does not fit into are closed."""
+        return self.erode(self.dilate(mask)) | mask

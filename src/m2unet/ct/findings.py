@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from m2unet.errors import ScanError
@@ -47,3 +48,136 @@ class QualityError(ScanError):
             found="; ".join(f"{finding.code}: {finding.found}" for finding in errors),
             mend="; ".join(finding.mend for finding in errors),
         )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding.
+
+    Attributes:
+        levels: levels it occurs at, the usual one first.
+        meaning: what it says about a scan.
+        mend: what a user can do.
+    """
+
+    levels: tuple[Level, ...]
+    meaning: str
+    mend: str
+
+
+_E: tuple[Level, ...] = ("error",)
+_W: tuple[Level, ...] = ("warning",)
+_N: tuple[Level, ...] = ("note",)
+
+KINDS: MappingProxyType[str, Kind] = MappingProxyType(
+    {
+        # what was given
+        "not-found": Kind(_E, "there is no such file or folder", "check the path"),
+        "empty-folder": Kind(_E, "the folder holds no file of a scan", "give the folder that holds the DICOM files"),
+        "unknown-file": Kind(_E, "a file of a kind that is not read", "give NIfTI, MHA/MHD, NRRD or a DICOM folder"),
+        "picture": Kind(
+            _E,
+            "a JPEG, PNG or other picture, whose HU are lost",
+            "export the series as DICOM or NIfTI, not as pictures",
+        ),
+        "x-ray": Kind(_E, "a projection image, not a CT", "give the CT series of the study"),
+        "not-ct": Kind(_E, "a DICOM modality other than CT", "give the CT series of the study"),
+        "unreadable": Kind(_E, "the file is damaged, or of a variety that is not read", "export or copy it again"),
+        "truncated": Kind(
+            _E, "a file ends before its voxels do, or its voxels cannot be decoded", "copy it again whole"
+        ),
+        "missing-codec": Kind(_E, "compressed DICOM without its decoder", "pip install m2unet[dicom]"),
+        "too-large": Kind(_E, "more voxels than are read, declared or there", "crop it, or split it into single scans"),
+        "too-many-files": Kind(_E, "more files than one scan has", "give the folder of a single scan"),
+        "unsafe-reference": Kind(
+            _E,
+            "a header that takes its voxels from elsewhere than a file beside it",
+            "keep header and voxels in one folder",
+        ),
+        "several-patients": Kind(_E, "files of several patients in one folder", "give one folder a scan"),
+        "several-studies": Kind(_W, "files of several studies in one folder", "give one folder a scan"),
+        "dimensions": Kind(_E, "not one 3-D volume of single values", "extract one time point, one channel"),
+        "series-chosen": Kind(
+            _N, "several series or stacks, one of them chosen", "give that series a folder of its own"
+        ),
+        "files-skipped": Kind(_N, "files that are no CT slices were passed over", "none needed"),
+        # geometry
+        "bad-spacing": Kind(_E, "voxel spacing or direction is not usable", "export it again with its geometry"),
+        "unusual-spacing": Kind(_W, "voxels of a size that chest CT does not have", "check the units: millimetres"),
+        "no-position": Kind(_E, "slices without position or orientation", "export the original axial series"),
+        "orientation-unknown": Kind(
+            _W,
+            "the header does not say how the scan lies; LPS axes are assumed",
+            "convert it again from the DICOM files",
+        ),
+        "non-axial": Kind(_W, "slices that are not axial", "give the original axial series"),
+        "oblique": Kind(
+            _N, "axes turned against the patient's; the nearest are taken, nothing is resampled", "none needed"
+        ),
+        "gantry-tilt": Kind(
+            ("warning", "note"),
+            "slices stacked at a slant; they are kept as they are, with their true geometry",
+            "none needed; for viewers that cannot show slanted stacks, straighten the series first",
+        ),
+        "missing-slices": Kind(_E, "gaps in the stack of slices", "export the whole series again"),
+        "duplicate-slices": Kind(
+            ("warning", "error"),
+            "several slices at one place: dropped where they are alike, an error where they differ",
+            "export one reconstruction only",
+        ),
+        "mixed-spacing": Kind(
+            ("error", "warning"),
+            "uneven distances between slices: up to 10 % are averaged, more is an error",
+            "reconstruct with even distances, or give one series of them",
+        ),
+        "shifted-slices": Kind(_E, "slices moved sideways against each other", "reconstruct with one common centre"),
+        "slices-left-out": Kind(
+            _W, "slices of another size, spacing or direction than the rest were left out", "check that none is missing"
+        ),
+        "too-few-slices": Kind(
+            ("error", "warning"),
+            "one slice is no volume; with less than ten, results mean little",
+            "give the whole series",
+        ),
+        "thick-slices": Kind(_W, "slices more than 10 mm apart", "give a thinner reconstruction"),
+        "instance-numbers": Kind(
+            _N, "instance numbers with gaps, though the slices are evenly spaced", "check that the series is whole"
+        ),
+        # values
+        "not-finite": Kind(_E, "NaN or infinite values", "export it again; outside the field of view use -1024 HU"),
+        "eight-bit": Kind(_E, "grey values from 0 to 255, not HU", "export it with HU, not as a display picture"),
+        "offset-hu": Kind(_E, "values moved by about 1024, as stored before the rescale intercept", "subtract 1024"),
+        "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU"),
+        "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised"),
+        "implausible-hu": Kind(
+            _W, "soft tissue is not where it should be on the HU scale", "check slope and intercept"
+        ),
+        "no-rescale": Kind(_W, "no rescale slope and intercept; 1 and 0 are taken", "export the original series"),
+        "padding": Kind(_N, "values below -1024 HU, beyond the field of view, were raised to -1024", "none needed"),
+        "lossy": Kind(_N, "lossy compression", "give the original if there is one"),
+        "derived": Kind(_W, "a derived or secondary image, not an original reconstruction", "give the original series"),
+        # anatomy
+        "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient"),
+        "lungs-absent": Kind(
+            ("error", "warning"),
+            "no air-filled lung; a warning where the scan is less than 10 cm high",
+            "give a chest CT",
+        ),
+        "lungs-cut-off": Kind(
+            _W, "lung reaches the border of the scan", "volumes and severity cover a part of the lungs"
+        ),
+    }
+)
+"""Every finding a scan can have; docs/reading.md shows this table."""
+
+
+def finding(code: str, found: str, level: Level | None = None) -> Finding:
+    """A finding of a known kind.
+
+    Args:
+        code: a key of :data:`KINDS`.
+        found: what was found, without identifiers.
+        level: its usual one if None.
+    """
+    kind = KINDS[code]
+    return Finding(code, level or kind.levels[0], found, kind.mend)

@@ -24,7 +24,7 @@ AIRWAY_RADIUS_MM = 11.0
 """An opening of this radius removes the trachea (up to 2.7 cm wide with disease) and leaves the lungs."""
 
 LEAST_ML = 100.0
-"""Less air-filled lung than this in the whole scan counts as none."""
+"""Less air-filled lung than this counts as none, in a scan at least 10 cm high; in a lower one, less in proportion."""
 
 PIECE_ML = 10.0
 """Smaller pieces are left out."""
@@ -69,21 +69,18 @@ def find_lungs(
         body_mask: ``[z, y, x]``, from :func:`m2unet.ct.body.find_body`.
 
     Returns:
-        The lungs, precise to about 2.5 mm, or None if there is less than 100 ml of lung-like air.
+        The lungs, precise to about 2.5 mm, or None if there is too little lung-like air, see ``LEAST_ML``.
     """
     grid = CoarseGrid.fitting(array.shape, spacing_mm)
-    fz, fy, fx = grid.factors
-    return lungs_on(grid, grid.average(array), body_mask[fz // 2 :: fz, fy // 2 :: fy, fx // 2 :: fx])
+    return lungs_on(grid, grid.average(array), grid.sample(body_mask))
 
 
 def lungs_on(grid: CoarseGrid, average: NDArray[np.float32], body: NDArray[np.bool_]) -> Lungs | None:
     """The lungs from a coarse average and a coarse body; see :func:`find_lungs`."""
-    inside = np.zeros(average.shape, dtype=bool)
-    z, y, x = (min(a, b) for a, b in zip(body.shape, average.shape, strict=True))
-    inside[:z, :y, :x] = body[:z, :y, :x]
-    lungs = _lungs(grid, average, inside & (average < AIR_HU))
+    lungs = _lungs(grid, average, body & (average < AIR_HU))
     block_ml = float(np.prod(grid.spacing_mm)) / 1000
-    if lungs is None or lungs.sum() * block_ml < LEAST_ML:
+    least = LEAST_ML * min(1.0, average.shape[0] * grid.spacing_mm[0] / 100)
+    if lungs is None or lungs.sum() * block_ml < least:
         return None
     low, high = grid.box(lungs)
     slice_cm2 = grid.spacing_mm[1] * grid.spacing_mm[2] / 100
@@ -100,36 +97,36 @@ def lungs_on(grid: CoarseGrid, average: NDArray[np.float32], body: NDArray[np.bo
 
 
 def _lungs(grid: CoarseGrid, average: NDArray[np.float32], air: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """Pieces of air wider than an airway, lung-like in density, at the height of the largest."""
-    ball = _ball(grid, AIRWAY_RADIUS_MM)
-    core = ndimage.binary_erosion(air, ball, border_value=1)
-    regrown = ndimage.binary_dilation(core, _ball(grid, AIRWAY_RADIUS_MM * 1.3)) & air
-    labels, count = ndimage.label(regrown)
+    """Lung-like pieces of air wider than an airway, at the height of the largest, with all that hangs on to them."""
+    core = grid.disk(AIRWAY_RADIUS_MM).erode(air)
+    wide = grid.disk(AIRWAY_RADIUS_MM * 1.3).dilate(core) & air
+    labels, count = ndimage.label(wide)
     if count == 0:
         return None
-    numbers = np.arange(1, count + 1)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * float(np.prod(grid.spacing_mm)) / 1000
-    medians = np.asarray(ndimage.median(average, labels, numbers))
-    lung_like = (sizes >= PIECE_ML) & (medians > GAS_HU)
-    if not lung_like.any():
+    block_ml = float(np.prod(grid.spacing_mm)) / 1000
+    least = PIECE_ML * min(1.0, average.shape[0] * grid.spacing_mm[0] / 100)
+    sizes = np.bincount(labels.ravel()) * block_ml
+    sizes[0] = 0
+    kept = [n for n in np.flatnonzero(sizes >= least) if np.median(average[labels == n]) > GAS_HU]
+    if not kept:
         return None
-    main = int(np.where(lung_like, sizes, 0).argmax())
-    slices = ndimage.find_objects(labels)
-    low, high = slices[main][0].start, slices[main][0].stop
-    kept = []
-    for index in np.flatnonzero(lung_like):
-        start, stop = slices[index][0].start, slices[index][0].stop
-        shared = min(stop, high) - max(start, low)
-        if shared >= 0.5 * (stop - start) or shared >= 0.5 * (high - low):
-            kept.append(numbers[index])
-    return np.isin(labels, kept)
+    places = ndimage.find_objects(labels)
+    heights = {n: (places[n - 1][0].start, places[n - 1][0].stop) for n in kept}
+    low, high = heights[max(kept, key=lambda n: sizes[n])]
+    kept = [n for n, (start, stop) in heights.items() if _overlap(start, stop, low, high) >= 0.5]
+    found = np.isin(labels, kept)
+    # thin parts, such as the recesses at the diaphragm, hang on to the wide ones; without its gas the airway does not
+    gas = grid.disk(0).dilate(average < GAS_HU)
+    parts, count = ndimage.label(air & ~gas)
+    holds = np.zeros(count + 1, dtype=bool)
+    holds[parts[found]] = True
+    holds[0] = False
+    return found | holds[parts]
 
 
-def _ball(grid: CoarseGrid, radius_mm: float) -> NDArray[np.bool_]:
-    """In-plane disk: thick slices would make a ball of one slice anyway, and airways run mostly across the slices."""
-    ry, rx = grid.radius(radius_mm)
-    y, x = np.ogrid[-ry : ry + 1, -rx : rx + 1]
-    return ((y / (ry + 0.5)) ** 2 + (x / (rx + 0.5)) ** 2 <= 1)[None]
+def _overlap(start: int, stop: int, low: int, high: int) -> float:
+    """Shared height as a share of the smaller."""
+    return max(0, min(stop, high) - max(start, low)) / min(stop - start, high - low)
 
 
 def _cut_sides(grid: CoarseGrid, average: NDArray[np.float32], lungs: NDArray[np.bool_]) -> bool:

@@ -1,39 +1,127 @@
-"""Read one scan: NIfTI, MHA/MHD, NRRD or a folder of DICOM."""
+"""Read one scan: NIfTI, MHA/MHD, NRRD or a folder of DICOM, with everything that is to be said about its quality."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from m2unet.ct.findings import Finding, QualityError, finding
+from m2unet.ct.lungs import Lungs
+from m2unet.ct.quality import check_anatomy, check_geometry, check_values
+from m2unet.ct.raw import RawScan
+from m2unet.ct.sniff import sniff
 from m2unet.ct.volume import Volume, from_source
-from m2unet.errors import ScanError
+
+logger = logging.getLogger(__name__)
+
+FLOOR_HU = -1024
+"""Everything below is padding beyond the field of view, whatever value a scanner gives it, and is raised to this."""
 
 
-def read_scan(path: str | Path) -> Volume:
-    """Read a scan.
+@dataclass(frozen=True)
+class Loaded:
+    """What reading came to.
+
+    Attributes:
+        volume: None if the scan could not be read at all.
+        findings: everything noticed.
+        lungs: the coarse lungs, None if not found or not looked for.
+    """
+
+    volume: Volume | None
+    findings: tuple[Finding, ...]
+    lungs: Lungs | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings that forbid the scan's use."""
+        return tuple(found for found in self.findings if found.level == "error")
+
+
+def read_scan(path: str | Path, *, accept: Collection[str] = ()) -> Volume:
+    """Read a scan into the package's orientation.
 
     Args:
-        path: a file, or the folder of a DICOM series.
+        path: a NIfTI, MHA/MHD or NRRD file, a folder with a DICOM series (nested folders are searched, one of several
+            series is chosen, see docs/reading.md), or a multi-frame DICOM file.
+        accept: codes of errors to live with as warnings, e.g. ``lungs-absent``; only for scans that can be read.
+
+    Returns:
+        The volume; its ``findings`` hold warnings and notes.
 
     Raises:
-        QualityError: if the scan cannot be used; it carries the findings.
+        QualityError: if there is no such scan or it cannot be used; it carries all findings.
+        MissingExtraError: compressed DICOM whose decoder is not installed.
     """
-    import SimpleITK as sitk  # noqa: N813 - its documented short name
+    loaded = load(Path(path))
+    findings = tuple(
+        replace(found, level="warning") if found.level == "error" and found.code in accept else found
+        for found in loaded.findings
+    )
+    if loaded.volume is None or any(found.level == "error" for found in findings):
+        raise QualityError(loaded.findings if loaded.volume is None else findings)
+    for found in findings:
+        if found.level == "warning":
+            logger.debug("%s: %s", found.code, found.found)
+    return replace(loaded.volume, findings=findings)
 
-    path = Path(path)
-    if not path.exists():
-        raise ScanError("There is no such scan", found=path.name)
+
+def load(path: Path) -> Loaded:
+    """Read a scan and everything that is to be said about it, without judging.
+
+    Raises:
+        MissingExtraError: compressed DICOM whose decoder is not installed.
+    """
     try:
-        if path.is_dir():
-            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
-            image = sitk.ReadImage(files)
-        else:
-            image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise ScanError("The scan cannot be read", found=str(error).strip().splitlines()[-1]) from None
-    array = np.maximum(sitk.GetArrayFromImage(image), -1024)
-    x, y, z = image.GetSpacing()
-    kind = "dicom" if path.is_dir() else {"mha": "mha", "mhd": "mha", "nrrd": "nrrd"}.get(path.suffix[1:], "nifti")
-    direction = np.asarray(image.GetDirection()).reshape(3, 3)
-    return from_source(array, (z, y, x), image.GetOrigin(), direction, format=kind, path=str(path))
+        raw = _read(path)
+    except QualityError as error:
+        return Loaded(None, error.findings)
+    except OSError as error:
+        return Loaded(None, (finding("unreadable", error.strerror or "it cannot be opened"),))
+    findings = [*raw.findings, *check_values(raw)]
+    if any(found.code == "not-finite" for found in findings):
+        return Loaded(None, tuple(findings))
+    volume, padded = _volume(raw, str(path))
+    if padded:
+        findings.append(finding("padding", f"{padded} of {volume.array.size} voxels"))
+    findings += check_geometry(volume)
+    if any(found.level == "error" for found in findings):
+        return Loaded(volume, tuple(findings))
+    anatomy = check_anatomy(volume)
+    return Loaded(volume, (*findings, *anatomy.findings), anatomy.lungs)
+
+
+def _read(path: Path) -> RawScan:
+    from m2unet.ct.dicom import read_dicom
+    from m2unet.ct.itk_files import read_itk
+    from m2unet.ct.nifti import read_nifti
+
+    if not path.exists():
+        raise QualityError([finding("not-found", "nothing at this path")])
+    if path.is_dir():
+        return read_dicom(path)
+    kind, name = sniff(path)
+    if kind == "other" and path.name.lower().endswith(".img"):
+        kind = "nifti"  # the voxels of a pair have no magic
+    if kind == "nifti":
+        return read_nifti(path)
+    if kind in ("mha", "nrrd"):
+        return read_itk(path, kind)
+    if kind == "dicom":
+        return read_dicom(path)
+    raise QualityError([finding("picture" if kind == "picture" else "unknown-file", f"the file is {name}")])
+
+
+def _volume(raw: RawScan, path: str) -> tuple[Volume, int]:
+    array, padded = raw.array, 0
+    if not np.issubdtype(array.dtype, np.unsignedinteger) and array.min() < FLOOR_HU:
+        padded = int(np.count_nonzero(array < FLOOR_HU))
+        np.maximum(array, FLOOR_HU, out=array)
+    volume = from_source(
+        array, raw.spacing_mm, raw.origin_mm, raw.direction, format=raw.format, path=path, header=raw.header
+    )
+    return volume, padded

@@ -45,7 +45,7 @@ def write_mask(volume: Volume, mask: NDArray[Any], path: str | Path) -> None:
 
 
 def _write(volume: Volume, array: NDArray[Any], path: Path) -> None:
-    import SimpleITK as sitk  # noqa: N813 - its documented short name
+    import SimpleITK as sitk
 
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     if suffix is None:
