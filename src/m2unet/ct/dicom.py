@@ -7,9 +7,12 @@ slices, then a lung kernel, then the most slices, then the lowest series number.
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,25 @@ def read_dicom(path: Path) -> RawScan:
         QualityError: there is no usable CT series.
         MissingExtraError: compressed slices whose decoder is not installed.
     """
+    with _quiet():
+        return _read_dicom(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back pydicom's warnings: they quote header values, which may identify the patient."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _read_dicom(path: Path) -> RawScan:
     contents = read_contents(path)
     if not contents.slices:
         raise QualityError([nothing_found(contents)])

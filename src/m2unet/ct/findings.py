@@ -139,7 +139,9 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
             "one slice is no volume; with less than ten, results mean little",
             "give the whole series",
         ),
-        "thick-slices": Kind(_W, "slices more than 10 mm apart", "give a thinner reconstruction"),
+        "thick-slices": Kind(
+            _N, "slices more than 10 mm apart, which the paper does not have", "give a thinner reconstruction"
+        ),
         "instance-numbers": Kind(
             _N, "instance numbers with gaps, though the slices are evenly spaced", "check that the series is whole"
         ),
