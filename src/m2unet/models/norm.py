@@ -158,7 +158,7 @@ class _Normalise(torch.autograd.Function):
     """``weight * (x - mean) / sd + bias`` whose gradient accounts for mean and sd being those of all processes."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 - torch hands them over by position
+    def forward(
         ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor, total: int
     ) -> Tensor:
         ctx.save_for_backward(values, weight, mean, inverse)
