@@ -1,0 +1,415 @@
+"""The DICOM series a scan was read from, and what every object derived from it shares: identity, time, UIDs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2unet import __version__
+from m2unet.ct.volume import Volume
+from m2unet.errors import M2UNetError, MissingExtraError
+from m2unet.export.codes import ARTIFICIAL_INTELLIGENCE, Concept
+from m2unet.files import atomic_path
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+logger = logging.getLogger(__name__)
+
+MANUFACTURER = "m2unet"
+UNKNOWN_MOMENT = datetime(1900, 1, 1)
+"""Content date of objects whose source study has no date at all: the attribute must not be empty."""
+
+_TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+)
+_DESCRIPTIVE_GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0032, 0x0038, 0x0040})
+_IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_PLANE = ("FrameOfReferenceUID", "ImageOrientationPatient", "PixelSpacing")
+_READ = (*_IDENTITY, *_PLANE, "Modality", "Rows", "Columns", "ImagePositionPatient", "SliceThickness")
+
+
+class ExportError(M2UNetError):
+    """A DICOM object cannot be made from this scan or these results."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What made a segmentation or a measurement.
+
+    Attributes:
+        name: at most 64 characters, as ``version``.
+        version: of the software, with the weights where there are any.
+        family: kind of algorithm (CID 7162).
+        parameters: settings worth keeping, each ``name=value``.
+    """
+
+    name: str
+    version: str = __version__
+    family: Concept = ARTIFICIAL_INTELLIGENCE
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """How the new series is called.
+
+    Attributes:
+        number: series number; None for one made of the source's (source 3 gives 301 for the segmentation, 302 for the
+            report).
+        description: series description; None for a default that says research use only.
+        when: content date and time; None for the source study's, so that a rerun gives the same object.
+    """
+
+    number: int | None = None
+    description: str | None = None
+    when: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SourceSeries:
+    """The images a volume was read from.
+
+    Attributes:
+        images: headers without voxels, one a slice, in the order of the volume's source axis k; or one of a file with
+            many frames. The first holds every attribute, cleaned (see :func:`read_source`), the others only what
+            places and names them.
+        pixel_spacing_mm: between rows and between columns.
+        slice_thickness_mm: of the source, or the slices' distance where it does not say.
+        slice_spacing_mm: distance of neighbouring planes along their normal.
+        frames: of a file with many frames, the frame (from 0) at each place of axis k.
+        patient_name: kept apart from the first header, because highdicom warns, quoting it, of a name it finds odd.
+    """
+
+    images: tuple[Dataset, ...]
+    pixel_spacing_mm: tuple[float, float]
+    slice_thickness_mm: float
+    slice_spacing_mm: float
+    frames: tuple[int, ...] | None = None
+    patient_name: Any = ""
+
+    @property
+    def first(self) -> Dataset:
+        """The header that patient and study are copied from."""
+        return self.images[0]
+
+    @property
+    def uids(self) -> tuple[str, ...]:
+        """SOP instance UIDs in slice order."""
+        return tuple(str(image.SOPInstanceUID) for image in self.images)
+
+
+def require_highdicom() -> Any:
+    """The highdicom package.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        raise MissingExtraError(
+            "Writing DICOM objects needs highdicom", found=str(error), mend="pip install m2unet[dicom]"
+        ) from None
+    return highdicom
+
+
+def read_source(volume: Volume) -> SourceSeries:
+    """Read the headers of the DICOM images that a volume was read from.
+
+    Attributes that every object must have but may leave empty are filled with empty values where the source lacks
+    them; descriptive ones whose value is malformed are emptied. A missing frame of reference gets a UID derived from
+    the series'.
+
+    Args:
+        volume: from :func:`m2unet.ct.read.read_scan`, of a DICOM series or a DICOM file with many frames.
+
+    Raises:
+        ExportError: the volume was not read from DICOM, its files are gone or changed, or lack what identifies them.
+    """
+    header = volume.source.header
+    if volume.source.format != "dicom" or not header.get("files"):
+        raise ExportError(
+            "DICOM objects can only be made for a scan that was read from DICOM",
+            found=f"a scan read from {volume.source.format}",
+            mend="give the DICOM series; for other formats write the mask in the scan's own format",
+        )
+    files = [Path(file) for file in header["files"]]
+    frames = _frames(volume, files, header.get("frames") or ())
+    if frames is not None:
+        files = files[:1]
+    with quiet():
+        images = tuple(_read(file, whole=not number) for number, file in enumerate(files))
+        _check_identity(images, header.get("sop_instance_uids") or ())
+        _check_size(images, volume)
+        if frames is None:
+            _check_order(images, volume)
+            _share(images)
+        _clean(images[0])
+        name, images[0].PatientName = images[0].PatientName, ""
+    row, column = volume.source.spacing_mm[1:]
+    between = _plane_distance(volume)
+    thickness = header.get("slice_thickness_mm") or between
+    return SourceSeries(images, (row, column), float(thickness), between, frames, name)
+
+
+def _frames(volume: Volume, files: Sequence[Path], frames: Sequence[int | None]) -> tuple[int, ...] | None:
+    """Frame at each place, None for one file a slice."""
+    count = volume.source.shape[0]
+    if len(files) == count and len(set(files)) == count and not any(frame for frame in frames):
+        return None
+    numbers = tuple(frame for frame in frames if frame is not None)
+    if len(set(files)) != 1 or sorted(numbers) != list(range(count)):
+        raise ExportError(
+            "DICOM objects are made for one file a slice, or one file whose frames are the slices",
+            found=f"{len(set(files))} file(s) for {count} slices",
+            mend="leave other frames out of the series",
+        )
+    return numbers
+
+
+def _plane_distance(volume: Volume) -> float:
+    """Distance of neighbouring planes along their normal: less than the step from slice to slice with a tilt."""
+    source = volume.source
+    normal = np.cross(source.direction[:, 0], source.direction[:, 1])
+    return float(source.spacing_mm[0] * abs(normal @ source.direction[:, 2]))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back Python warnings: those of pydicom and highdicom quote values, which may identify the patient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """Hold back warnings while highdicom builds an object; what it refuses becomes an error of this package.
+
+    Raises:
+        ExportError: with the original error as its cause, whose text is not repeated since it may quote the header.
+    """
+    try:
+        with quiet():
+            yield
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ExportError(
+            f"The source headers do not allow a DICOM {what}",
+            found=f"{type(error).__name__} while it was built",
+            expected="a conformant CT series",
+            mend="check the series with dciodvfy",
+        ) from error
+
+
+def _read(file: Path, *, whole: bool) -> Dataset:
+    from pydicom import dcmread
+
+    try:
+        header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=None if whole else list(_READ))
+    except OSError as error:
+        raise ExportError(
+            "A source image cannot be read again",
+            found=error.strerror or type(error).__name__,
+            mend="keep the DICOM series where it was read from until its objects are written",
+        ) from None
+    for name, at in (("SOPClassUID", "MediaStorageSOPClassUID"), ("SOPInstanceUID", "MediaStorageSOPInstanceUID")):
+        if not header.get(name) and header.file_meta.get(at):
+            setattr(header, name, header.file_meta.get(at))
+    return header
+
+
+def _check_identity(images: Sequence[Dataset], expected: Sequence[str]) -> None:
+    for name in _IDENTITY:
+        missing = sum(not image.get(name) for image in images)
+        if missing:
+            raise ExportError(
+                "The source images cannot be referenced",
+                found=f"{missing} of {len(images)} without {name}",
+                expected="the four UIDs that identify a DICOM image",
+                mend="take the series from the archive again",
+            )
+    if any(uid and uid != str(image.SOPInstanceUID) for image, uid in zip(images, expected, strict=False)):
+        raise ExportError(
+            "The source images have changed since the scan was read", mend="read the scan again, then export"
+        )
+
+
+def _check_size(images: Sequence[Dataset], volume: Volume) -> None:
+    rows, columns = volume.source.shape[1:]
+    if any((image.get("Rows"), image.get("Columns")) != (rows, columns) for image in images):
+        raise ExportError(
+            "The source images do not have the volume's size",
+            found=f"{images[0].get('Rows')} x {images[0].get('Columns')}",
+            expected=f"{rows} x {columns}",
+        )
+
+
+def _check_order(images: Sequence[Dataset], volume: Volume) -> None:
+    """The files' own positions must run as the volume's slices do: the last guard against a mask put upside down."""
+    without = sum(not image.get(name) for image in images for name in ("ImagePositionPatient", *_PLANE[1:]))
+    if without:
+        raise ExportError("Source images have no position", found=f"{without} attribute(s) missing")
+    source = volume.source
+    positions = np.array([[float(v) for v in image.ImagePositionPatient] for image in images])
+    heights = (positions - np.asarray(source.origin_mm)) @ source.direction[:, 2]
+    if abs(heights[0]) > 1 or (np.diff(heights) <= 0).any():
+        raise ExportError(
+            "The source images do not lie where the volume's slices do",
+            found=f"first slice {heights[0]:.1f} mm off, {int((np.diff(heights) <= 0).sum())} out of order",
+            mend="read the scan again, then export",
+        )
+
+
+def _clean(header: Dataset) -> None:
+    """Empty what is malformed, add what may be empty but must be there."""
+    for tag in list(header.keys()):
+        if tag.group in _DESCRIPTIVE_GROUPS and not _well_formed(header, tag):
+            logger.info("a malformed %s is left empty", tag)
+            del header[tag]
+    for name in _TYPE_2:
+        if header.get(name) is None:
+            setattr(header, name, "")
+    if header.PatientSex not in ("M", "F", "O"):
+        header.PatientSex = ""
+
+
+def _well_formed(header: Dataset, tag: Any) -> bool:
+    from pydicom.config import RAISE
+    from pydicom.valuerep import DA, TM, validate_value
+
+    try:
+        element = header[tag]
+        for value in element.value if element.VM > 1 else [element.value]:
+            if element.VR == "DA":
+                DA(value)
+            elif element.VR == "TM":
+                TM(value)
+            elif element.VR not in ("UI", "SQ"):  # a reference must keep its UID even if it breaks the rules
+                validate_value(element.VR, value, RAISE)
+    except Exception:  # a malformed value can make the parser fail in any way
+        return False
+    return True
+
+
+def _share(images: Sequence[Dataset]) -> None:
+    """Give every image the first one's frame of reference, orientation and spacing.
+
+    The reader has found them equal but for rounding; highdicom asks for the same digits.
+    """
+    first = images[0]
+    if not first.get("FrameOfReferenceUID"):
+        logger.warning("the source series has no frame of reference; one is derived from its UID")
+        first.FrameOfReferenceUID = derive_uid("frame of reference", first.SeriesInstanceUID)
+    for image in images[1:]:
+        for name in _PLANE:
+            setattr(image, name, first.get(name))
+
+
+def _moment(date: str, time: str) -> datetime | None:
+    """A DICOM date and time; midnight where the time is empty, None if either is malformed."""
+    from pydicom.valuerep import DA, TM
+
+    try:
+        day, clock = DA(date), TM(time)
+        if day is None:
+            return None
+        return datetime.combine(day, clock if clock is not None else datetime.min.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def content_moment(source: SourceSeries, when: datetime | None) -> datetime:
+    """Content date and time: the one given, else the source study's, series', acquisition's or image's."""
+    if when is not None:
+        return when
+    header = source.first
+    for level in ("Study", "Series", "Acquisition", "Content"):
+        found = _moment(str(header.get(f"{level}Date") or ""), str(header.get(f"{level}Time") or ""))
+        found = found or _moment(str(header.get(f"{level}Date") or ""), "")
+        if found is not None:
+            return found
+    return UNKNOWN_MOMENT
+
+
+def series_number(source: SourceSeries, given: int | None, offset: int) -> int:
+    """The number given, else a hundred times the source's plus ``offset``, else 9000 plus it."""
+    if given is not None:
+        return given
+    try:
+        number = int(source.first.get("SeriesNumber"))
+    except (TypeError, ValueError):
+        number = 0
+    return number * 100 + offset if 0 < number < 10_000_000 else 9000 + offset
+
+
+def derive_uid(*parts: object) -> str:
+    """A UID that depends on ``parts`` alone: 2.25 and a UUID made of their SHA-256 (PS3.5 B.2)."""
+    return _uid(hashlib.sha256("\0".join(map(str, parts)).encode()))
+
+
+def _uid(digest: Any) -> str:
+    return f"2.25.{uuid.UUID(bytes=digest.digest()[:16], version=5).int}"
+
+
+def seal(dataset: Dataset, source: SourceSeries, when: datetime | None, path: Path) -> None:
+    """Make an object reproducible, name it by its content, and write it atomically.
+
+    Clock readings and random UIDs are replaced; then the series and SOP instance UIDs are derived from the source's
+    SOP instance UIDs and from every byte of the object, so the same input gives the same file and another one another
+    UID.
+
+    Args:
+        dataset: a complete object whose series and SOP instance UIDs are placeholders.
+        source: the series it belongs to.
+        when: content date and time; see :func:`content_moment`.
+        path: file to write or replace.
+    """
+    from pydicom import dcmwrite
+
+    moment = content_moment(source, when)
+    dataset.PatientName = source.patient_name
+    dataset.ContentDate, dataset.ContentTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
+    for name in ("InstanceCreationDate", "InstanceCreationTime"):
+        if name in dataset:
+            delattr(dataset, name)
+    for item in dataset.get("ContributingEquipmentSequence") or ():
+        if "ContributionDateTime" in item:
+            del item.ContributionDateTime
+    dimensions = derive_uid("dimensions", *source.uids)
+    for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in dataset.get(sequence) or ():
+            item.DimensionOrganizationUID = dimensions
+    with quiet():
+        body = io.BytesIO()
+        dcmwrite(body, dataset, enforce_file_format=True)
+        content = hashlib.sha256(body.getbuffer()).hexdigest()
+        del body
+        dataset.SeriesInstanceUID = derive_uid("series", *source.uids, content)
+        dataset.SOPInstanceUID = derive_uid("instance", *source.uids, content)
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        with atomic_path(path) as temporary:
+            dcmwrite(temporary, dataset, enforce_file_format=True)
+
+
+PLACEHOLDER_UID = "2.25.0"
+"""Stands in for the series and SOP instance UIDs until :func:`seal`."""
