@@ -1,4 +1,4 @@
-"""Pictures without a display: montage of one scan, lobes beside the truth, learning curves, ROC curve."""
+"""Pictures without a display: lobes beside the truth, learning curves, ROC curve."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBE_CODES, LOBES
 from m2unet.files import atomic_path
+from m2unet.report.contours import LUNG_WINDOW
 
-LUNG_WINDOW = (-1350.0, 150.0)
-"""HU, width 1500, level -600: the usual lung window of a reading room."""
-
-DISCLAIMER = "Research use only. Not for diagnosis."
 PHANTOM_NOTE = "Digital phantoms: engineering evidence, never clinical."
 
 
@@ -37,53 +34,9 @@ class Panel:
     aspect: float = 1.0
 
 
-def save_montage(
-    path: Path,
-    array: NDArray[np.int16],
-    lobes: NDArray[np.uint8] | None,
-    spacing_mm: tuple[float, float, float],
-    *,
-    title: str = "",
-) -> None:
-    """Six axial slices through the lungs, one coronal and one sagittal, lobes outlined, as PNG.
-
-    Shown as in a reading room: the patient's right is on the left of axial and coronal pictures.
-
-    Args:
-        path: the PNG to write, atomically.
-        array: ``[z, y, x]`` HU in LPS.
-        lobes: ``[z, y, x]`` lobe codes or None.
-        spacing_mm: (z, y, x).
-        title: a line above, without identifiers.
-    """
-    z, y, x = spacing_mm
-    low, high = _extent(array if lobes is None else lobes, lobes is not None)
-    heights = np.linspace(high[0], low[0], 8)[1:-1].round().astype(int)
-    panels = [_panel(f"slice {k + 1} of {len(array)}", array, lobes, (k, ...), y / x) for k in heights]
-    middle, side = int(0.5 * (low[1] + high[1])), int(low[2] + 0.27 * (high[2] - low[2]))
-    panels.append(_panel("coronal", array, lobes, (slice(None, None, -1), middle), z / x))
-    panels.append(_panel("sagittal, right", array, lobes, (slice(None, None, -1), slice(None), side), z / y))
-    save_panels(path, [panels[:4], panels[4:]], title=title, footer=DISCLAIMER)
-
-
 def save_comparison(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "", footer: str = "") -> None:
     """Rows of panels, e.g. image, predicted lobes, true lobes of one scan a row, as PNG."""
     save_panels(path, rows, title=title, footer=footer)
-
-
-def _extent(array: NDArray[Any], is_mask: bool) -> tuple[list[int], list[int]]:
-    """Lowest and highest (z, y, x) index to show: the lobes' box, or the whole array."""
-    low, high = [0, 0, 0], [side - 1 for side in array.shape]
-    if is_mask and array.any():
-        for axis in range(3):
-            others = tuple(a for a in range(3) if a != axis)
-            indices = np.flatnonzero(array.any(axis=others))
-            low[axis], high[axis] = int(indices[0]), int(indices[-1])
-    return low, high
-
-
-def _panel(title: str, array: NDArray[Any], lobes: NDArray[Any] | None, index: Any, aspect: float) -> Panel:
-    return Panel(title, array[index], None if lobes is None else lobes[index], aspect)
 
 
 def save_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "", footer: str = "") -> None:
@@ -190,10 +143,11 @@ def _subplots(rows: int, columns: int, inches: float) -> tuple[Any, Any]:
     """A figure and its ``[rows, columns]`` axes, drawn by Agg whatever the user's backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(inches * columns, inches * rows + 0.5), layout="constrained")
+    engine = ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95))
+    figure = Figure(figsize=(inches * columns, inches * rows + 0.5), layout=engine)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))  # type: ignore[union-attr]
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

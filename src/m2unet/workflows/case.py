@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBES
 from m2unet.ct.write import write_mask
 from m2unet.files import write_text
+from m2unet.inference.postprocess import PostprocessConfig, PostprocessStep, postprocess_lobes
 from m2unet.inference.predictor import Prediction
-from m2unet.quantify.lobes import find_cuts, lobe_volumes
-from m2unet.report.figures import save_montage
+from m2unet.quantify.opacity import OpacityConfig
+from m2unet.quantify.quantities import Quantities, quantify
+from m2unet.report.contours import OPACITIES
+from m2unet.report.html import render_report
+from m2unet.report.identity import read_identity
+from m2unet.report.montage import Scene, save_montage, save_thumbnail
 from m2unet.report.result import (
+    PHANTOM_WARNING,
     FindingPart,
     LobesPart,
     ModelPart,
     QuantityPart,
+    RegionPart,
     ResultDocument,
     ScanPart,
+    ScorePart,
     SeverityPart,
+    StepPart,
 )
 from m2unet.workflows.run_folder import versions
 
@@ -28,84 +42,218 @@ MASK_FORMATS = {"nifti": ".nii.gz", "mha": ".mha", "nrrd": ".nrrd", "dicom": ".n
 
 
 @dataclass(frozen=True)
+class CaseEvidence:
+    """What is known of one scan when its files are written.
+
+    Attributes:
+        name: of the case, without identifiers.
+        prediction: with the lobes as they are written: post-processed.
+        steps: what post-processing changed.
+        quantities: measured in the lobes; None without lobes.
+    """
+
+    name: str
+    prediction: Prediction
+    steps: tuple[PostprocessStep, ...] = ()
+    quantities: Quantities | None = None
+
+    @property
+    def opacity(self) -> NDArray[np.uint8] | None:
+        """``[z, y, x]`` 0 none, 1 ground glass, 2 consolidation, on the volume's grid."""
+        return None if self.quantities is None else self.quantities.opacity_mask
+
+    @property
+    def scene(self) -> Scene:
+        """What pictures are drawn from."""
+        volume = self.prediction.volume
+        return Scene(volume.array, self.prediction.lobes, self.opacity, volume.spacing_mm)
+
+
+Exporter = Callable[[CaseEvidence, Path], dict[str, str]]
+"""Writes further files into a case's folder and names them: what each is, and its file name."""
+
+
+@dataclass(frozen=True)
 class CaseOptions:
     """What is written for a case, and how it is predicted.
 
     Attributes:
-        mask_format: ending of the lobe mask (``.nii.gz``, ``.mha``, ``.nrrd``); None for the input's own format,
-            NIfTI for DICOM.
-        montage: whether to draw the montage.
+        mask_format: ending of the masks (``.nii.gz``, ``.mha``, ``.nrrd``); None for the input's own format, NIfTI
+            for DICOM.
+        montage: whether to draw the montage and a thumbnail.
         seed: seed of the random bags.
         overwrite: predict finished cases again.
+        report: whether to write ``report.html`` and the interactive view.
+        identify: whether the report shows the patient's name, ID, birth date and study date.
+        postprocess: steps that tidy the lobes.
+        opacity: cuts and scales of the opacity rule.
+        exporters: called in turn; what they name enters ``files`` of the document.
     """
 
     mask_format: str | None = None
     montage: bool = True
     seed: int = 0
     overwrite: bool = False
+    report: bool = True
+    identify: bool = False
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    opacity: OpacityConfig = field(default_factory=OpacityConfig)
+    exporters: tuple[Exporter, ...] = ()
+
+    def settings(self) -> dict[str, object]:
+        """Those that the figures depend on, JSON-ready."""
+        return {
+            "seed": self.seed,
+            "postprocess": asdict(self.postprocess),
+            "opacity": self.opacity.model_dump(),
+        }
 
 
 def write_case(
     prediction: Prediction, name: str, folder: Path, options: CaseOptions | None = None, *, fingerprint: str = ""
 ) -> ResultDocument:
-    """Write everything of one prediction to ``folder``, ``result.json`` last.
+    """Tidy the lobes, measure, and write everything of one prediction to ``folder``, ``result.json`` last.
 
     Args:
         prediction: of one scan.
         name: of the case, without identifiers.
-        folder: made if need be.
-        options: format of the mask, and whether to draw a montage.
+        folder: made if need be; what cases share goes to ``assets`` beside it.
+        options: what to write.
         fingerprint: of the scan's files.
     """
     options = options or CaseOptions()
-    mask_file = None
-    if prediction.lobes is not None:
-        mask_file = "lobes" + (options.mask_format or MASK_FORMATS[prediction.volume.source.format])
-        write_mask(prediction.volume, prediction.lobes, folder / mask_file)
+    started = time.perf_counter()
+    evidence = gather_evidence(prediction, name, options)
+    measured = time.perf_counter()
+    files = _write_masks(evidence, folder, options)
     if options.montage:
-        title = name if prediction.severity is None else f"{name}: severe {prediction.severity.probability:.2f}"
-        volume = prediction.volume
-        save_montage(folder / "montage.png", volume.array, prediction.lobes, volume.spacing_mm, title=title)
-    document = result_document(prediction, name, mask_file, fingerprint, "montage.png" if options.montage else None)
+        files |= _write_pictures(evidence, folder)
+    for exporter in options.exporters:
+        files |= exporter(evidence, folder)
+    document = result_document(evidence, files, options, fingerprint)
+    if options.report:
+        document = _write_report(document, evidence, folder, options)
+    spent = {"measure": round(measured - started, 3), "write": round(time.perf_counter() - measured, 3)}
+    document = document.model_copy(update={"seconds": {**document.seconds, **spent}})
     (folder / ERROR_FILE).unlink(missing_ok=True)
     write_text(folder / RESULT_FILE, document.model_dump_json(indent=2) + "\n")
     return document
 
 
+def gather_evidence(prediction: Prediction, name: str, options: CaseOptions) -> CaseEvidence:
+    """Tidy the lobes of a prediction and measure them."""
+    if prediction.lobes is None:
+        return CaseEvidence(name, prediction)
+    volume = prediction.volume
+    tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml, options.postprocess)
+    quantities = quantify(volume.array, tidied.mask, volume.spacing_mm, options.opacity)
+    return CaseEvidence(name, replace(prediction, lobes=tidied.mask), tidied.steps, quantities)
+
+
+def _write_masks(evidence: CaseEvidence, folder: Path, options: CaseOptions) -> dict[str, str]:
+    volume, files = evidence.prediction.volume, {}
+    ending = options.mask_format or MASK_FORMATS[volume.source.format]
+    for what, mask in (("lobes", evidence.prediction.lobes), ("opacity", evidence.opacity)):
+        if mask is not None:
+            files[what] = what + ending
+            write_mask(volume, mask, folder / files[what])
+    return files
+
+
+def _write_pictures(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
+    files = {"montage": "montage.png", "thumbnail": "thumbnail.png"}
+    estimate = evidence.prediction.severity
+    title = evidence.name if estimate is None else f"{evidence.name}: severe {estimate.probability:.2f}"
+    save_montage(folder / files["montage"], evidence.scene, title=title)
+    save_thumbnail(folder / files["thumbnail"], evidence.scene)
+    return files
+
+
+def _write_report(
+    document: ResultDocument, evidence: CaseEvidence, folder: Path, options: CaseOptions
+) -> ResultDocument:
+    document = document.model_copy(
+        update={"files": {**document.files, "report": "report.html"}, "identified": options.identify}
+    )
+    montage = document.files.get("montage")
+    identity = read_identity(evidence.prediction.volume) if options.identify else None
+    page = render_report(document, (folder / montage).read_bytes() if montage else None, identity)
+    write_text(folder / "report.html", page)
+    return document
+
+
 def result_document(
-    prediction: Prediction, name: str, mask_file: str | None, fingerprint: str, montage: str | None
+    evidence: CaseEvidence, files: dict[str, str], options: CaseOptions, fingerprint: str
 ) -> ResultDocument:
     """The result of one scan as the document that ``result.json`` holds."""
-    volume, estimate = prediction.volume, prediction.severity
-    if estimate is None:
-        severity = SeverityPart(probability=None, spread=None, reason="the model does not classify severity")
-    else:
-        severity = SeverityPart(
-            probability=estimate.probability, spread=estimate.spread, bags=estimate.bags, seed=estimate.seed
-        )
+    prediction = evidence.prediction
+    volume, identity = prediction.volume, prediction.model
+    model = ModelPart(
+        name=identity.name,
+        preset=identity.preset,
+        weights_sha256=identity.weights_sha256,
+        trained_on=identity.trained_on,
+    )
     return ResultDocument(
-        case=name,
+        warnings=(PHANTOM_WARNING,) if model.of_phantoms else (),
+        case=evidence.name,
         source_fingerprint=fingerprint,
         scan=ScanPart(format=volume.source.format, shape=volume.shape, spacing_mm=volume.spacing_mm),
         findings=tuple(FindingPart.model_validate(finding.to_dict()) for finding in volume.findings),
-        severity=severity,
-        lobes=_lobes_part(prediction, mask_file),
-        montage=montage,
-        model=ModelPart(**vars(prediction.model)),
+        severity=_severity_part(prediction),
+        lobes=_lobes_part(evidence, files),
+        montage=files.get("montage"),
+        files=files,
+        model=model,
+        settings=options.settings(),
         versions=versions(),
         seconds={stage: round(seconds, 3) for stage, seconds in prediction.seconds.items()},
     )
 
 
-def _lobes_part(prediction: Prediction, mask_file: str | None) -> LobesPart:
-    codes = {lobe.abbreviation: lobe.code for lobe in LOBES}
-    if prediction.lobes is None:
-        return LobesPart(mask=None, codes=codes, reason="the model does not segment lobes")
-    volume = prediction.volume
-    cuts = find_cuts(prediction.lobes, volume.spacing_mm, volume.array)
-    volumes = lobe_volumes(prediction.lobes, volume.voxel_ml, cuts)
-    parts = tuple(
-        QuantityPart(region=region, volume_ml=q.volume_ml, partial=q.partial, reason=q.reason)
-        for region, q in volumes.items()
+def _severity_part(prediction: Prediction) -> SeverityPart:
+    estimate = prediction.severity
+    if estimate is None:
+        return SeverityPart(probability=None, spread=None, reason="the model does not classify severity")
+    return SeverityPart(
+        probability=estimate.probability,
+        spread=estimate.spread,
+        low=min(estimate.bags, default=None),
+        high=max(estimate.bags, default=None),
+        bags=estimate.bags,
+        seed=estimate.seed,
     )
-    return LobesPart(mask=mask_file, codes=codes, volumes=parts)
+
+
+def _lobes_part(evidence: CaseEvidence, files: dict[str, str]) -> LobesPart:
+    codes = {lobe.abbreviation: lobe.code for lobe in LOBES}
+    found = evidence.quantities
+    if found is None:
+        return LobesPart(mask=None, codes=codes, reason="the model does not segment lobes")
+    return LobesPart(
+        mask=files.get("lobes"),
+        codes=codes,
+        volumes=tuple(_quantity_part(found, name) for name in found.volumes),
+        regions=tuple(RegionPart(region=name, **asdict(region)) for name, region in found.regions.items()),
+        scores=tuple(
+            ScorePart.model_validate({name: value for name, value in score.to_dict().items() if name != "parts"})
+            for score in (found.severity_score, found.lobar_score)
+        ),
+        airway_ml=found.airway_ml,
+        airway_reason=found.airway_reason,
+        postprocessing=tuple(StepPart.model_validate(asdict(step)) for step in evidence.steps),
+        opacity_mask=files.get("opacity"),
+        opacity_codes={name: code for code, name, _ in OPACITIES},
+    )
+
+
+def _quantity_part(found: Quantities, name: str) -> QuantityPart:
+    volume, opacity = found.volumes[name].to_dict(), found.opacity[name].to_dict()
+    reasons = dict.fromkeys(reason for reason in (volume.pop("reason"), opacity.pop("reason")) if reason)
+    return QuantityPart(
+        region=name,
+        lobar_score=found.lobar_score.parts.get(name),
+        reason="; ".join(reasons) or None,
+        **volume,
+        **opacity,
+    )
