@@ -24,20 +24,18 @@ from m2unet.export.codes import (
     OPACITY_CONCEPTS,
     Concept,
 )
+from m2unet.export.seal import seal, series_number
 from m2unet.export.source import (
     MANUFACTURER,
-    PLACEHOLDER_UID,
     Algorithm,
     ExportError,
     SeriesOptions,
     SourceSeries,
     building,
-    derive_uid,
     read_source,
     require_highdicom,
-    seal,
-    series_number,
 )
+from m2unet.export.uids import PLACEHOLDER_UID, derive_uid
 from m2unet.quantify.lobes import check_mask
 
 SEG_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"

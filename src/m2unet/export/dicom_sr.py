@@ -37,20 +37,18 @@ from m2unet.export.codes import (
     private_scheme,
 )
 from m2unet.export.dicom_seg import LOBE_ALGORITHM, OPACITY_ALGORITHM, SEG_CLASS, SegReference, tracking_name
+from m2unet.export.seal import seal, series_number
 from m2unet.export.source import (
     MANUFACTURER,
-    PLACEHOLDER_UID,
     Algorithm,
     ExportError,
     SeriesOptions,
     SourceSeries,
     building,
-    derive_uid,
     read_source,
     require_highdicom,
-    seal,
-    series_number,
 )
+from m2unet.export.uids import PLACEHOLDER_UID, derive_uid
 
 
 @dataclass(frozen=True)
@@ -272,8 +270,10 @@ def _groups(source: SourceSeries, content: ReportContent, seg: SegReference | No
         yield _with_comments(_group(source, "remarks", LUNG, content.model), content.comments)
 
 
-def _group(source: SourceSeries, name: str, site: Concept, made_by: Algorithm, **more: Any) -> Any:
-    """A group without a region of interest (TID 1501)."""
+def _group(
+    source: SourceSeries, name: str, site: Concept, made_by: Algorithm, *, parameters: bool = False, **more: Any
+) -> Any:
+    """A group without a region of interest (TID 1501); the algorithm's parameters are said once, not in every group."""
     import highdicom as hd
 
     return hd.sr.MeasurementsAndQualitativeEvaluations(
@@ -281,18 +281,18 @@ def _group(source: SourceSeries, name: str, site: Concept, made_by: Algorithm, *
             uid=derive_uid("group", *source.uids, name, made_by.name, made_by.version), identifier=tracking_name(name)
         ),
         finding_sites=[hd.sr.FindingSite(site.coded())],
-        algorithm_id=_algorithm(made_by),
+        algorithm_id=_algorithm(made_by, parameters=parameters),
         **more,
     )
 
 
-def _algorithm(made_by: Algorithm) -> Any:
+def _algorithm(made_by: Algorithm, *, parameters: bool = False) -> Any:
     import highdicom as hd
 
     return hd.sr.AlgorithmIdentification(
         name=made_by.name,
         version=made_by.version,
-        parameters=list(made_by.parameters) or None,
+        parameters=(list(made_by.parameters) or None) if parameters else None,
         family=made_by.family.coded(),
         manufacturer=MANUFACTURER,
     )
@@ -306,7 +306,13 @@ def _severity_group(source: SourceSeries, content: ReportContent) -> Any:
     if severity.spread is not None:
         figures.append(_figure(PROBABILITY_SEVERE, severity.spread, NO_UNITS, STANDARD_DEVIATION))
     group = _group(
-        source, "severity", SITES["lungs"], content.model, finding_type=SEVERITY.coded(), measurements=figures
+        source,
+        "severity",
+        SITES["lungs"],
+        content.model,
+        parameters=True,
+        finding_type=SEVERITY.coded(),
+        measurements=figures,
     )
     said = ["Research use only. Not a medical device; not for diagnosis or treatment."]
     if severity.bags:
@@ -321,6 +327,7 @@ def _score_group(source: SourceSeries, score: ScoreMeasurement, content: ReportC
         score.name,
         SITES["lungs"],
         content.measured_by,
+        parameters=True,
         finding_type=SCORE_CONCEPTS[score.name].coded(),
         measurements=figures or None,
     )

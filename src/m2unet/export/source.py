@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +17,7 @@ from m2unet import __version__
 from m2unet.ct.volume import Volume
 from m2unet.errors import M2UNetError, MissingExtraError
 from m2unet.export.codes import ARTIFICIAL_INTELLIGENCE, Concept
-from m2unet.files import atomic_path
+from m2unet.export.uids import derive_uid
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MANUFACTURER = "m2unet"
-UNKNOWN_MOMENT = datetime(1900, 1, 1)
-"""Content date of objects whose source study has no date at all: the attribute must not be empty."""
-
 _TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -323,93 +317,3 @@ def _share(images: Sequence[Dataset]) -> None:
     for image in images[1:]:
         for name in _PLANE:
             setattr(image, name, first.get(name))
-
-
-def _moment(date: str, time: str) -> datetime | None:
-    """A DICOM date and time; midnight where the time is empty, None if either is malformed."""
-    from pydicom.valuerep import DA, TM
-
-    try:
-        day, clock = DA(date), TM(time)
-        if day is None:
-            return None
-        return datetime.combine(day, clock if clock is not None else datetime.min.time())
-    except (ValueError, TypeError):
-        return None
-
-
-def content_moment(source: SourceSeries, when: datetime | None) -> datetime:
-    """Content date and time: the one given, else the source study's, series', acquisition's or image's."""
-    if when is not None:
-        return when
-    header = source.first
-    for level in ("Study", "Series", "Acquisition", "Content"):
-        found = _moment(str(header.get(f"{level}Date") or ""), str(header.get(f"{level}Time") or ""))
-        found = found or _moment(str(header.get(f"{level}Date") or ""), "")
-        if found is not None:
-            return found
-    return UNKNOWN_MOMENT
-
-
-def series_number(source: SourceSeries, given: int | None, offset: int) -> int:
-    """The number given, else a hundred times the source's plus ``offset``, else 9000 plus it."""
-    if given is not None:
-        return given
-    try:
-        number = int(source.first.get("SeriesNumber"))
-    except (TypeError, ValueError):
-        number = 0
-    return number * 100 + offset if 0 < number < 10_000_000 else 9000 + offset
-
-
-def derive_uid(*parts: object) -> str:
-    """A UID that depends on ``parts`` alone: 2.25 and a UUID made of their SHA-256 (PS3.5 B.2)."""
-    return _uid(hashlib.sha256("\0".join(map(str, parts)).encode()))
-
-
-def _uid(digest: Any) -> str:
-    return f"2.25.{uuid.UUID(bytes=digest.digest()[:16], version=5).int}"
-
-
-def seal(dataset: Dataset, source: SourceSeries, when: datetime | None, path: Path) -> None:
-    """Make an object reproducible, name it by its content, and write it atomically.
-
-    Clock readings and random UIDs are replaced; then the series and SOP instance UIDs are derived from the source's
-    SOP instance UIDs and from every byte of the object, so the same input gives the same file and another one another
-    UID.
-
-    Args:
-        dataset: a complete object whose series and SOP instance UIDs are placeholders.
-        source: the series it belongs to.
-        when: content date and time; see :func:`content_moment`.
-        path: file to write or replace.
-    """
-    from pydicom import dcmwrite
-
-    moment = content_moment(source, when)
-    dataset.PatientName = source.patient_name
-    dataset.ContentDate, dataset.ContentTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
-    for name in ("InstanceCreationDate", "InstanceCreationTime"):
-        if name in dataset:
-            delattr(dataset, name)
-    for item in dataset.get("ContributingEquipmentSequence") or ():
-        if "ContributionDateTime" in item:
-            del item.ContributionDateTime
-    dimensions = derive_uid("dimensions", *source.uids)
-    for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
-        for item in dataset.get(sequence) or ():
-            item.DimensionOrganizationUID = dimensions
-    with quiet():
-        body = io.BytesIO()
-        dcmwrite(body, dataset, enforce_file_format=True)
-        content = hashlib.sha256(body.getbuffer()).hexdigest()
-        del body
-        dataset.SeriesInstanceUID = derive_uid("series", *source.uids, content)
-        dataset.SOPInstanceUID = derive_uid("instance", *source.uids, content)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        with atomic_path(path) as temporary:
-            dcmwrite(temporary, dataset, enforce_file_format=True)
-
-
-PLACEHOLDER_UID = "2.25.0"
-"""Stands in for the series and SOP instance UIDs until :func:`seal`."""
