@@ -34,6 +34,7 @@ from m2unet.report.result import (
     SeverityPart,
     StepPart,
 )
+from m2unet.report.viewer import DATA_FILE, VIEWER_FILE, install_assets, view_layers, write_viewer
 from m2unet.workflows.run_folder import versions
 
 RESULT_FILE = "result.json"
@@ -172,9 +173,10 @@ def _write_pictures(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
 def _write_report(
     document: ResultDocument, evidence: CaseEvidence, folder: Path, options: CaseOptions
 ) -> ResultDocument:
-    document = document.model_copy(
-        update={"files": {**document.files, "report": "report.html"}, "identified": options.identify}
-    )
+    written = {"report": "report.html", "viewer": VIEWER_FILE, "viewer_data": DATA_FILE}
+    document = document.model_copy(update={"files": {**document.files, **written}, "identified": options.identify})
+    install_assets(folder.parent / "assets")
+    write_viewer(folder, document, view_layers(evidence.prediction.volume, evidence.scene))
     montage = document.files.get("montage")
     identity = read_identity(evidence.prediction.volume) if options.identify else None
     page = render_report(document, (folder / montage).read_bytes() if montage else None, identity)

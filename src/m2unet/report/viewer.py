@@ -1,0 +1,194 @@
+"""``viewer.html``: the scan with lobes and opacities as layers, in a browser, from a folder, without a network.
+
+Three files: the page, its data beside it, and NiiVue (BSD-2-Clause) once for all cases of an output folder. A page
+opened from a disk may not read other files but scripts, so the images travel as base64 inside one.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.anatomy import LOBES
+from m2unet.ct.volume import Volume
+from m2unet.files import atomic_path, write_text
+from m2unet.report.contours import LUNG_WINDOW, OPACITIES
+from m2unet.report.html import environment
+from m2unet.report.montage import Scene
+from m2unet.report.result import ResultDocument
+
+VIEWER_FILE = "viewer.html"
+DATA_FILE = "viewer_data.js"
+ASSETS = ("niivue.umd.js", "niivue.LICENSE.txt")
+
+MOST_VOXELS = 8_000_000
+"""Larger scans are shown coarser, so that a page stays near ten megabytes."""
+
+HU_STEP, HU_LOWEST = 8, -1024
+"""The CT is shown in 256 steps from -1024 HU on: enough for lung and mediastinum, a quarter of the size."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One image of the view, on the grid of the CT or another.
+
+    Attributes:
+        id: ``ct``, ``lobes``, ``opacity`` or ``heat``.
+        title: for the reader.
+        kind: how it is coloured: ``grey``, ``labels`` or ``heat``.
+        nifti: gzipped NIfTI-1.
+        labels: code, name and colour of each label.
+        opacity: at first, 0 to 1.
+    """
+
+    id: str
+    title: str
+    kind: str
+    nifti: bytes
+    labels: tuple[tuple[int, str, tuple[int, int, int]], ...] = ()
+    opacity: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, the image as base64."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "kind": self.kind,
+            "opacity": self.opacity,
+            "labels": [{"code": code, "name": name, "colour": list(colour)} for code, name, colour in self.labels],
+            "nifti": base64.b64encode(self.nifti).decode("ascii"),
+        }
+
+
+def write_viewer(folder: Path, document: ResultDocument, layers: Sequence[Layer], assets: str = "../assets") -> None:
+    """Write the page and its data, each atomically.
+
+    Args:
+        folder: of the case.
+        document: what was found.
+        layers: of :func:`view_layers`, and perhaps more.
+        assets: where NiiVue is, relative to the folder.
+    """
+    data = json.dumps({"layers": [layer.to_dict() for layer in layers]}, ensure_ascii=True)
+    write_text(folder / DATA_FILE, f"window.m2unetView = {data};\n")
+    page = (
+        environment()
+        .get_template("viewer.html.j2")
+        .render(document=document, layers=layers, assets=assets, data=DATA_FILE, window=list(LUNG_WINDOW))
+    )
+    write_text(folder / VIEWER_FILE, page)
+
+
+def install_assets(folder: Path) -> None:
+    """Put NiiVue and its licences into a folder that many cases share, unless they are there."""
+    for name in ASSETS:
+        content = resources.files("m2unet.report").joinpath("assets", name).read_bytes()
+        target = folder / name
+        if target.is_file() and _digest(target.read_bytes()) == _digest(content):
+            continue
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(content)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def view_layers(volume: Volume, scene: Scene) -> list[Layer]:
+    """CT, lobes and opacities, cut to the lungs with a margin and made coarser if need be.
+
+    Args:
+        volume: whose geometry the layers take.
+        scene: the arrays on its grid.
+    """
+    box = scene.box()
+    factors = shrink_factors([side.stop - side.start for side in box], volume.spacing_mm)
+    grid = _Grid.of(volume, box, factors)
+    ct = shrink_image(scene.array[box], factors)
+    steps = np.clip(np.rint((ct - HU_LOWEST) / HU_STEP), 0, 255).astype(np.uint8)
+    layers = [Layer("ct", "CT", "grey", grid.nifti(steps, HU_STEP, HU_LOWEST))]
+    if scene.lobes is not None:
+        labels = tuple((lobe.code, f"{lobe.abbreviation}, {lobe.name}", lobe.colour) for lobe in LOBES)
+        mask = shrink_mask(scene.lobes[box], factors, [lobe.code for lobe in LOBES])
+        layers.append(Layer("lobes", "Lobes", "labels", grid.nifti(mask), labels, 0.3))
+    if scene.opacity is not None:
+        mask = shrink_mask(scene.opacity[box], factors, [code for code, _, _ in OPACITIES])
+        layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask), OPACITIES, 0.55))
+    return layers
+
+
+def shrink_factors(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[int, int, int]:
+    """Whole factors that bring an array to at most :data:`MOST_VOXELS`, the finest axes first."""
+    factors = [1, 1, 1]
+    while np.prod([size / factor for size, factor in zip(shape, factors, strict=True)]) > MOST_VOXELS:
+        coarse = [step * factor for step, factor in zip(spacing_mm, factors, strict=True)]
+        fine = min(coarse)
+        for axis in range(3):  # axes of like spacing together, so that a plane stays square
+            if coarse[axis] < 1.2 * fine:
+                factors[axis] += 1
+    return factors[0], factors[1], factors[2]
+
+
+def shrink_image(array: NDArray[Any], factors: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Means of whole blocks; what is left over at the far ends is dropped."""
+    deep, high, wide = (size // factor for size, factor in zip(array.shape, factors, strict=True))
+    z, y, x = factors
+    out = np.empty((deep, high, wide), dtype=np.float32)
+    for k in range(deep):
+        block = array[k * z : (k + 1) * z, : high * y, : wide * x]
+        out[k] = block.reshape(z, high, y, wide, x).mean(axis=(0, 2, 4), dtype=np.float32)
+    return out
+
+
+def shrink_mask(mask: NDArray[np.uint8], factors: tuple[int, int, int], codes: Sequence[int]) -> NDArray[np.uint8]:
+    """The code that most voxels of a block have, of equal ones the first; 0 counts as a code."""
+    if factors == (1, 1, 1):
+        return np.where(np.isin(mask, codes), mask, 0).astype(np.uint8)
+    names = np.array([0, *codes], dtype=np.uint8)
+    shares = [shrink_image(mask == code, factors) for code in codes]
+    return names[np.argmax([1 - np.sum(shares, axis=0), *shares], axis=0)]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the shown voxels lie: ITK's geometry, (x, y, z)."""
+
+    spacing_mm: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, volume: Volume, box: tuple[slice, ...], factors: tuple[int, ...]) -> _Grid:
+        first = [side.start + (factor - 1) / 2 for side, factor in zip(box, factors, strict=True)]
+        origin = volume.affine @ np.array([*first[::-1], 1.0])
+        spacing = [step * factor for step, factor in zip(volume.spacing_mm, factors, strict=True)]
+        square = np.allclose(volume.direction.T @ volume.direction, np.eye(3), atol=1e-4)
+        direction = volume.direction if square else np.eye(3)  # NIfTI's writer takes no tilted gantry
+        return cls(tuple(spacing[::-1]), tuple(origin[:3].tolist()), tuple(direction.ravel().tolist()))
+
+    def nifti(self, array: NDArray[np.uint8], slope: float = 1.0, intercept: float = 0.0) -> bytes:
+        """Gzipped NIfTI-1; the same bytes for the same array."""
+        import SimpleITK as sitk
+
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(self.spacing_mm)
+        image.SetOrigin(self.origin_mm)
+        image.SetDirection(self.direction)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "image.nii"
+            sitk.WriteImage(image, str(path))
+            data = bytearray(path.read_bytes())
+        data[112:120] = struct.pack("<ff", slope, intercept)  # scl_slope and scl_inter of NIfTI-1
+        return gzip.compress(bytes(data), 6, mtime=0)
