@@ -1,8 +1,7 @@
 """The plan of a phantom cohort: patients, labels, days and protocols, drawn from a seed without drawing any picture.
 
 The defaults are the cohort of He et al. 2020: 242 patients (51 severe), 666 scans, lobe masks for 152, seven sites.
-Sites, numbers of scans and protocols are shared out alike within severe and non-severe patients, so nothing but the
-picture tells them apart.
+Labels are dealt after sites and protocols, so that nothing but the picture tells them.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2unet.cohort.manifest import Grade
 from m2unet.errors import ConfigError
-from m2unet.phantom.anatomy import Anatomy, AnatomyParameters, draw_anatomy
+from m2unet.phantom.anatomy import AnatomyParameters, draw_anatomy
 from m2unet.phantom.confounders import Confounders, draw_confounders
+from m2unet.phantom.dealing import deal_counts, deal_labels, deal_sites
 from m2unet.phantom.disease import Disease, DiseaseState, draw_disease
 from m2unet.phantom.protocol import SITES, LungBox, Protocol, Size, draw_protocol
 from m2unet.phantom.severity import THRESHOLD, grade_of, severe_probability
@@ -27,7 +28,11 @@ PAPER_PATIENTS, PAPER_SCANS, PAPER_SEVERE, PAPER_MASKS = 242, 666, 51, 152
 MOST_SCANS = 9
 """Scans a patient has at most."""
 
+LEAST_ACTIVITY = 0.5
+"""Scans are taken while at least this share of the peak extent is there, so that the label still fits the picture."""
+
 _FAITHFUL = 0.85  # share of scans taken at the patient's own site
+_POOL = 6  # diseases drawn for each one used
 _FIRST_DAY = datetime.date(2020, 1, 10)
 
 
@@ -190,20 +195,27 @@ class CohortPlan:
 def plan_cohort(config: CohortConfig | None = None, seed: int = 0) -> CohortPlan:
     """Plan a cohort; nothing is rendered.
 
+    Anatomies, sites and protocols are drawn first; labels are dealt to finished patients, see
+    :mod:`m2unet.phantom.dealing`; the disease follows from the label by the law of :mod:`m2unet.phantom.severity`.
+
     Args:
         config: what to invent; None is the paper's cohort.
         seed: decides everything.
     """
     config = config or CohortConfig()
     rng = np.random.default_rng([seed, 0])
-    severe = _labels(config, rng)
-    sites = _shared_out(severe, rng)
-    counts = _scan_counts(config, severe, rng)
+    counts = deal_counts(config.patient_count, config.scans, MOST_SCANS, rng)
+    sites = deal_sites(config.patient_count, tuple(site.weight for site in SITES), rng)
+    drafts = [_draft(index, int(sites[index]), int(counts[index]), config.size, seed) for index in range(len(counts))]
+    owner = np.repeat(np.arange(len(counts)), counts)
+    features = np.array([_features(protocol) for draft in drafts for protocol in draft.protocols])
+    severe = deal_labels(config.severe_count, owner, features, rng)
+    diseases = _diseases(severe, np.random.default_rng([seed, 2]))
     patients, scans = [], []
-    for index in range(config.patient_count):
-        patient = _plan_patient(index, bool(severe[index]), int(sites[index]), seed)
+    for draft, label, disease in zip(drafts, severe, diseases, strict=True):
+        patient = _patient(draft, bool(label), disease)
         patients.append(patient)
-        scans += _plan_scans(patient, int(counts[index]), config.size, np.random.default_rng([seed, 2, index]))
+        scans += _scans(draft, patient)
     masked = set(rng.permutation(len(scans))[: config.mask_count].tolist())
     return CohortPlan(
         config=config,
@@ -213,69 +225,73 @@ def plan_cohort(config: CohortConfig | None = None, seed: int = 0) -> CohortPlan
     )
 
 
-# --- shares ----------------------------------------------------------------------------------------------------------
+def lung_box(parameters: AnatomyParameters) -> LungBox:
+    """A box that holds a patient's lungs, from the parameters alone, with some millimetres to spare."""
+    wide = parameters.half_width_mm * (1 + abs(parameters.asymmetry)) + abs(parameters.scoliosis_mm) + 6
+    deep = parameters.half_depth_mm + 6
+    return LungBox(z=(-4.0, parameters.lung_height_mm + 4.0), y=(-deep, deep), x=(-wide, wide))
 
 
-def _labels(config: CohortConfig, rng: np.random.Generator) -> np.ndarray:
-    labels = np.zeros(config.patient_count, dtype=bool)
-    labels[rng.permutation(config.patient_count)[: config.severe_count]] = True
-    return labels
+# --- steps of the plan -----------------------------------------------------------------------------------------------
 
 
-def _shared_out(severe: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A site for every patient, in the same proportions among severe and non-severe patients."""
-    weights = np.array([site.weight for site in SITES])
-    steps = np.cumsum(weights / weights.sum())
-    sites = np.zeros(len(severe), dtype=int)
-    for label in (False, True):
-        members = rng.permutation(np.flatnonzero(severe == label))
-        places = (np.arange(len(members)) + rng.random()) / max(len(members), 1)  # evenly spread, random offset
-        sites[members] = np.minimum(np.searchsorted(steps, places, side="right"), len(SITES) - 1)
-    return sites
+@dataclass(frozen=True)
+class _Draft:
+    """A patient without a label: everything that must not know it."""
+
+    index: int
+    seed: int
+    anatomy: AnatomyParameters
+    age: int
+    site: int
+    confounders: Confounders
+    protocols: tuple[Protocol, ...]
+    of_scans: tuple[Confounders, ...]
+    scan_seeds: tuple[int, ...]
+    times: tuple[float, ...]
+    onset: datetime.date
 
 
-def _scan_counts(config: CohortConfig, severe: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Scans of every patient; severe patients have as many on average as the others."""
-    counts = np.ones(len(severe), dtype=int)
-    spare = config.scans - len(severe)
-    shares = {True: round(spare * float(severe.mean()))}
-    shares[False] = spare - shares[True]
-    for label in (True, False):
-        members = np.flatnonzero(severe == label)
-        appetite = rng.gamma(1.5, size=len(members)) + 1e-3
-        for _ in range(shares[label]):
-            open_ = counts[members] < MOST_SCANS
-            if not open_.any():  # only in tiny cohorts: the other class takes the rest
-                members, appetite = np.arange(len(severe)), np.ones(len(severe))
-                open_ = counts < MOST_SCANS
-            odds = appetite * open_
-            counts[members[rng.choice(len(members), p=odds / odds.sum())]] += 1
-    return counts
-
-
-# --- one patient -----------------------------------------------------------------------------------------------------
-
-
-def _plan_patient(index: int, severe: bool, site: int, seed: int) -> PatientPlan:
+def _draft(index: int, site: int, count: int, size: Size, seed: int) -> _Draft:
     rng = np.random.default_rng([seed, 1, index])
     anatomy = draw_anatomy(rng)
-    age = int(np.clip(rng.normal(50, 15), 18, 90))
+    lungs = lung_box(anatomy)
     confounders = draw_confounders(rng)
-    own_seed = int(rng.integers(2**62))
-    disease = _disease_for(severe, rng)
-    score = disease.peak.score
-    return PatientPlan(
-        patient_id=f"P{index + 1:04d}",
-        seed=own_seed,
+    protocols = []
+    for _ in range(count):
+        elsewhere = int(rng.choice(len(SITES), p=[place.weight for place in SITES]))
+        at = site if rng.random() < _FAITHFUL else elsewhere
+        protocols.append(draw_protocol(rng, at, lungs, size))
+    return _Draft(
+        index=index,
+        seed=int(rng.integers(2**62)),
         anatomy=anatomy,
-        age=age,
+        age=int(np.clip(rng.normal(50, 15), 18, 90)),
         site=site,
-        disease=disease,
         confounders=confounders,
-        score=score,
-        severe=severe,
-        grade=grade_of(score, severe),
+        protocols=tuple(protocols),
+        of_scans=tuple(confounders.with_scan(rng) for _ in range(count)),
+        scan_seeds=tuple(int(rng.integers(2**62)) for _ in range(count)),
+        times=tuple(float(time) for time in np.sort(rng.random(count))),
+        onset=_FIRST_DAY + datetime.timedelta(days=int(rng.integers(0, 90))),
     )
+
+
+def _features(protocol: Protocol) -> list[float]:
+    """What a classifier that cheats would look at."""
+    site = [float(protocol.site == index) for index in range(len(SITES))]
+    return [protocol.step_mm, protocol.pixel_mm, float(protocol.slices), protocol.fov_mm, *site]
+
+
+def _diseases(severe: NDArray[np.bool_], rng: np.random.Generator) -> list[Disease]:
+    """A disease for each patient: drawn with its label by the law, and spread evenly over the scores of that label."""
+    found: dict[int, Disease] = {}
+    for label in (False, True):
+        members = rng.permutation(np.flatnonzero(severe == label))
+        pool = sorted((_disease_for(label, rng) for _ in range(_POOL * len(members))), key=lambda d: d.peak.score)
+        for rank, member in enumerate(members):
+            found[int(member)] = pool[_POOL * rank + int(rng.integers(_POOL))]
+    return [found[index] for index in range(len(severe))]
 
 
 def _disease_for(severe: bool, rng: np.random.Generator) -> Disease:
@@ -286,34 +302,39 @@ def _disease_for(severe: bool, rng: np.random.Generator) -> Disease:
             return disease
 
 
-def _plan_scans(patient: PatientPlan, count: int, size: Size, rng: np.random.Generator) -> list[ScanPlan]:
-    lungs = lung_box(Anatomy(patient.anatomy))
+def _patient(draft: _Draft, severe: bool, disease: Disease) -> PatientPlan:
+    score = disease.peak.score
+    return PatientPlan(
+        patient_id=f"P{draft.index + 1:04d}",
+        seed=draft.seed,
+        anatomy=draft.anatomy,
+        age=draft.age,
+        site=draft.site,
+        disease=disease,
+        confounders=draft.confounders,
+        score=score,
+        severe=severe,
+        grade=grade_of(score, severe),
+    )
+
+
+def _scans(draft: _Draft, patient: PatientPlan) -> list[ScanPlan]:
     course = patient.disease
-    first = 0.6 * course.rise_days
-    last = course.rise_days + course.plateau_days + 0.7 * course.half_life_days
-    days = np.sort(rng.uniform(first, last, count))
-    onset = _FIRST_DAY + datetime.timedelta(days=int(rng.integers(0, 90)))
+    first, last = course.window(LEAST_ACTIVITY)
     scans = []
-    for number, day in enumerate(days, 1):
-        elsewhere = int(rng.choice(len(SITES), p=[site.weight for site in SITES]))
-        site = patient.site if rng.random() < _FAITHFUL else elsewhere
+    for number, time in enumerate(draft.times):
+        day = first + (last - first) * time
         scans.append(
             ScanPlan(
-                scan_id=f"{patient.patient_id}-{number}",
+                scan_id=f"{patient.patient_id}-{number + 1}",
                 patient_id=patient.patient_id,
-                seed=int(rng.integers(2**62)),
-                day=float(day),
-                date=onset + datetime.timedelta(days=int(day)),
-                protocol=draw_protocol(rng, site, lungs, size),
-                state=course.at(float(day)),
-                confounders=patient.confounders.with_scan(rng),
+                seed=draft.scan_seeds[number],
+                day=day,
+                date=draft.onset + datetime.timedelta(days=int(day)),
+                protocol=draft.protocols[number],
+                state=course.at(day),
+                confounders=draft.of_scans[number],
                 lobe_mask=False,
             )
         )
     return scans
-
-
-def lung_box(anatomy: Anatomy) -> LungBox:
-    """The box of a patient's lungs, from the anatomy."""
-    low, high = anatomy.lung_extent_mm
-    return LungBox(z=(low[0], high[0]), y=(low[1], high[1]), x=(low[2], high[2]))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.phantom.grid import Grid, Tissues
-from m2unet.phantom.lesions import Points, points_where
+from m2unet.phantom.lesions import Points, survey
 from m2unet.phantom.smooth import SmoothField
 
 FloatArray = NDArray[np.float32]
@@ -97,8 +97,9 @@ class ConfounderModel:
     def apply(self, hu: FloatArray, tissues: Tissues, grid: Grid, strengths: Confounders) -> None:
         """Draw the confounders into ``hu`` (float32 ``[z, y, x]``) in place, motion excepted."""
         if strengths.emphysema > 0 or strengths.atelectasis > 0:
-            lungs = (tissues.lobes >= 1) & (tissues.lobes <= 5)
-            selected = points_where(lungs, tissues, grid, {"bullae": self.bullae, "ragged": self.ragged})
+            fields = {"ragged": self.ragged} | ({"bullae": self.bullae} if strengths.emphysema > 0 else {})
+            lungs = survey(tissues, grid, fields)
+            selected = lungs.points((lungs.lobes >= 1) & (lungs.lobes <= 5)) if lungs is not None else None
             if selected is not None:
                 where, points = selected
                 hu[where] = self._diffuse(hu[where], points, strengths)

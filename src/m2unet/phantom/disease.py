@@ -20,7 +20,7 @@ LESION_NAMES = {
     BAND: "band",
 }
 
-LOAD_RANGE = (0.004, 0.80)
+LOAD_RANGE = (0.004, 0.65)
 """Mean opacified share of the lungs at the peak, log-uniform."""
 
 _TILT = np.array([0.75, 0.60, 1.30, 0.75, 1.25])  # lower lobes first, the middle lobe least
@@ -76,6 +76,12 @@ class Disease:
             return float(t * t * (3 - 2 * t))
         late = max(0.0, day - self.rise_days - self.plateau_days)
         return float(0.5 ** (late / self.half_life_days))
+
+    def window(self, least: float) -> tuple[float, float]:
+        """First and last day on which the activity is at least ``least`` (0-1, not included)."""
+        rising = 0.5 - np.sin(np.arcsin(1.0 - 2.0 * least) / 3.0)  # root of t * t * (3 - 2 * t) = least
+        late = -self.half_life_days * np.log2(least)
+        return float(rising * self.rise_days), float(self.rise_days + self.plateau_days + late)
 
     def at(self, day: float) -> DiseaseState:
         """The state on a day after onset. Consolidation comes later and goes sooner than ground-glass; bands stay."""

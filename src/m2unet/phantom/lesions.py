@@ -22,8 +22,9 @@ FloatArray = NDArray[np.float32]
 Triple = tuple[float, float, float]
 Selection = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
-_WARP_LIMIT = 0.8  # |log| of the noise factor on a lesion's radius; bounds how far a lesion reaches
+_WARP_LIMIT = 1.0  # |log| of the noise factor on a lesion's radius; bounds how far a lesion reaches
 _FIELDS = {"broad": 22.0, "fine": 8.0, "core": 14.0, "grain": 2.6, "mesh": 4.2}  # lattice steps, mm
+_PLACING = ("broad", "fine", "core")  # the fields that decide where lesions are
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,10 @@ class DayLesions:
             Lesion mask uint8 ``[z, y, x]``: 0 none, 1 ground-glass, 2 consolidation, 3 crazy paving, 4 band.
         """
         mask = np.zeros(grid.shape, dtype=np.uint8)
-        for lobe in sorted(set(self.levels) | {band.lobe for band in self.bands}):
-            selected = lobe_points(tissues, grid, lobe, self.model.fields)
+        present = sorted(set(self.levels) | {band.lobe for band in self.bands})
+        lungs = survey(tissues, grid, self.model.fields) if present else None
+        for lobe in present:
+            selected = lungs.points(lungs.lobes == lobe) if lungs is not None else None
             if selected is None:
                 continue
             where, points = selected
@@ -139,25 +142,45 @@ class DayLesions:
         return mask
 
 
-def lobe_points(
-    tissues: Tissues, grid: Grid, lobe: int, fields: dict[str, SmoothField]
-) -> tuple[Selection, Points] | None:
-    """The voxels of one lobe with the noise fields on them; None where the lobe is not on the grid."""
-    return points_where(tissues.lobes == lobe, tissues, grid, fields)
+@dataclass(frozen=True)
+class Survey:
+    """The box of the lungs on a grid, with noise fields drawn on it once for all lobes.
+
+    Attributes:
+        box: slices ``(z, y, x)`` into the grid.
+        lobes: uint8 lobe codes in the box.
+        pleura: depth below the pleura in mm in the box.
+        axes: coordinates of the box along z, y and x.
+        noise: noise fields by name, float32 on the box.
+    """
+
+    box: tuple[slice, slice, slice]
+    lobes: NDArray[np.uint8]
+    pleura: FloatArray
+    axes: tuple[FloatArray, FloatArray, FloatArray]
+    noise: dict[str, FloatArray]
+
+    def points(self, inside: NDArray[np.bool_]) -> tuple[Selection, Points] | None:
+        """The voxels of a mask on the box, as an index into the grid and as points; None if there are none."""
+        at = np.flatnonzero(inside)
+        if at.size == 0:
+            return None
+        k, j, i = np.unravel_index(at, inside.shape)
+        z, y, x = self.axes
+        noise = {name: field.ravel()[at] for name, field in self.noise.items()}
+        points = Points(z[k], y[j], x[i], self.pleura.ravel()[at], noise)
+        return (k + self.box[0].start, j + self.box[1].start, i + self.box[2].start), points
 
 
-def points_where(
-    inside: NDArray[np.bool_], tissues: Tissues, grid: Grid, fields: dict[str, SmoothField]
-) -> tuple[Selection, Points] | None:
-    """The voxels of a mask as an index into the grid and as points; None where the mask is empty."""
-    box = _bounding_box(inside)
+def survey(tissues: Tissues, grid: Grid, fields: dict[str, SmoothField]) -> Survey | None:
+    """Find the lungs on a grid and draw noise fields there; None if the grid misses them."""
+    box = _bounding_box((tissues.lobes >= 1) & (tissues.lobes <= 5))
     if box is None:
         return None
-    kz, ky, kx = np.nonzero(inside[box])
     z, y, x = (axis[part] for axis, part in zip(grid.axes(), box, strict=True))
-    noise = {name: field.on(z, y, x)[kz, ky, kx] for name, field in fields.items()}
-    points = Points(z[kz], y[ky], x[kx], tissues.pleura_mm[box][kz, ky, kx], noise)
-    return (kz + box[0].start, ky + box[1].start, kx + box[2].start), points
+    noise = {name: np.ascontiguousarray(field.on(z, y, x)) for name, field in fields.items()}
+    pleura = np.ascontiguousarray(tissues.pleura_mm[box])
+    return Survey(box, np.ascontiguousarray(tissues.lobes[box]), pleura, (z, y, x), noise)
 
 
 def make_lesions(disease: Disease, tissues: Tissues, grid: Grid, rng: np.random.Generator) -> LesionModel:
@@ -172,12 +195,13 @@ def make_lesions(disease: Disease, tissues: Tissues, grid: Grid, rng: np.random.
     low = grid.origin_mm
     high = tuple(start + step * (n - 1) for start, step, n in zip(low, grid.spacing_mm, grid.shape, strict=True))
     fields = {name: SmoothField(rng, low, (high[0], high[1], high[2]), scale) for name, scale in _FIELDS.items()}
+    placing = survey(tissues, grid, {name: field for name, field in fields.items() if name in _PLACING})
     coarse: dict[int, Points] = {}
     patches: list[Lesion] = []
     bands: list[Lesion] = []
     for lobe, extent in zip(LOBE_CODES, disease.peak.extents, strict=True):
         lobe_rng = np.random.default_rng(rng.integers(2**63))
-        selected = lobe_points(tissues, grid, lobe, fields)
+        selected = placing.points(placing.lobes == lobe) if placing is not None else None
         if selected is None:
             continue
         coarse[lobe] = selected[1]
@@ -199,7 +223,7 @@ def _draw_seed(disease: Disease, lobe: int, points: Points, rng: np.random.Gener
     central = rng.random() < disease.central
     at = _choose(points, rng, depth_mm=35.0 if central else 6.0)
     size = float(np.exp(rng.normal(0.0, 0.45)))
-    stretch = np.exp(rng.normal((0.25, 0.0, 0.0), 0.25))
+    stretch = np.exp(rng.normal((0.25, 0.0, 0.0), 0.35))
     radius = 20.0 * size * stretch / np.cbrt(np.prod(stretch))
     return Lesion(
         lobe=lobe,
@@ -246,7 +270,7 @@ def _choose(points: Points, rng: np.random.Generator, depth_mm: float) -> int:
 
 def _warp(points: Points) -> FloatArray:
     """Twice the log of the factor by which noise moves a lesion's margin."""
-    noise = 0.34 * points.noise["broad"] + 0.22 * points.noise["fine"] + 0.05 * points.noise["grain"]
+    noise = 0.40 * points.noise["broad"] + 0.34 * points.noise["fine"]
     return 2.0 * np.clip(noise, -_WARP_LIMIT, _WARP_LIMIT)
 
 
@@ -267,8 +291,9 @@ def _distance(patches: list[Lesion], points: Points) -> tuple[FloatArray, FloatA
         np.minimum(nearest, d, out=nearest)
     nearest *= np.exp(_warp(points))
     tendency = np.array([patch.core for patch in patches], dtype=np.float32)[owner]
-    core = nearest * np.exp(1.1 * points.noise["core"] + 0.5 * points.noise["fine"]) / tendency
-    return nearest, core, owner
+    # cores lie towards the pleura and only loosely in the middle of a patch, else every patch would look like a target
+    core = nearest**0.4 * np.exp(0.9 * points.noise["core"] + 0.4 * points.noise["fine"] + pleura / 40.0) / tendency
+    return nearest, core.astype(np.float32), owner
 
 
 # --- appearance ------------------------------------------------------------------------------------------------------
@@ -284,18 +309,19 @@ def _draw_patches(
     kinds = np.where(inside, kind_of[owner], 0).astype(np.uint8)
     kinds[inside & (core < core_level)] = CONSOLIDATION
     density = np.array([patch.density for patch in patches], dtype=np.float32)[owner]
-    grain, fine = points.noise["grain"], points.noise["fine"]
-    glass = -700.0 + 240.0 * density + 35.0 * fine + 25.0 * grain
+    grain, fine, broad = points.noise["grain"], points.noise["fine"], points.noise["broad"]
+    glass = -690.0 + 200.0 * density + 45.0 * broad + 45.0 * fine + 30.0 * grain
     mesh = kinds == CRAZY_PAVING
     if mesh.any():
         glass[mesh] += _mesh(points.noise["mesh"][mesh], grid)
-    edge = np.clip((level - ground) / (0.45 * level), 0.0, 1.0)  # ground-glass fades towards its margin
-    opacity = 0.35 + 0.65 * edge
-    after = np.where(inside, before + opacity * np.maximum(glass - before, 0.0), before)
+    # ground-glass fades over its margin, inside and a little outside the line that the mask draws
+    edge = np.clip(0.5 + (level - ground) / (0.9 * level), 0.0, 1.0)
+    opacity = edge * edge * (3.0 - 2.0 * edge)
+    after = before + opacity * np.maximum(glass - before, 0.0)
     if core_level > 0:
-        solid = np.clip((core_level - core) / (0.3 * core_level) + 0.25, 0.0, 1.0) * (kinds == CONSOLIDATION)
-        firm = -60.0 + 90.0 * density + 30.0 * grain
-        after += solid * np.maximum(firm - after, 0.0)
+        firm = np.clip((core_level - core) / (0.8 * core_level) + 0.45, 0.0, 1.0) * np.clip(3.0 * edge - 1.5, 0.0, 1.0)
+        solid = -110.0 + 110.0 * density + 45.0 * fine + 35.0 * grain
+        after += firm * np.maximum(solid - after, 0.0)
     return after.astype(np.float32), kinds
 
 
@@ -331,4 +357,4 @@ def _bounding_box(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice] | Non
     return found[0], found[1], found[2]
 
 
-__all__ = ["DayLesions", "Lesion", "LesionModel", "Points", "lobe_points", "make_lesions", "points_where"]
+__all__ = ["DayLesions", "Lesion", "LesionModel", "Points", "Survey", "make_lesions", "survey"]

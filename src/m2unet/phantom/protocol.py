@@ -84,8 +84,8 @@ class Site:
 SITES: tuple[Site, ...] = (
     Site("site-1", "model-A", 0.22, (LUNG, MEDIUM), ((1.0, 1.0), (1.5, 1.0), (5.0, 5.0)), 512, (330, 420), (14, 24),
          (0.1, 0.6), True, -2000, (False, False, False), "curved"),
-    Site("site-2", "model-B", 0.19, (SOFT, SHARP), ((0.625, 0.625), (1.25, 1.25), (1.25, 0.8)), 512, (340, 460), (12, 22),
-         (0.0, 0.5), True, -3024, (False, True, False), "curved"),
+    Site("site-2", "model-B", 0.19, (SOFT, SHARP), ((0.625, 0.625), (1.25, 1.25), (1.25, 0.8)), 512, (340, 460),
+         (12, 22), (0.0, 0.5), True, -3024, (False, True, False), "curved"),
     Site("site-3", "model-C", 0.16, (MEDIUM,), ((2.0, 2.0), (3.0, 3.0), (5.0, 5.0)), 512, (320, 400), (16, 28),
          (0.2, 1.0), False, -1024, (False, False, True), "flat"),
     Site("site-4", "model-A", 0.13, (LUNG, SOFT), ((1.0, 1.0), (5.0, 5.0), (8.0, 8.0)), 512, (350, 480), (18, 34),

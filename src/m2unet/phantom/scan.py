@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from m2unet.anatomy import AIRWAY, LOBE_BY_CODE, LOBE_CODES
 from m2unet.ct.volume import Volume, from_source
 from m2unet.phantom.anatomy import Anatomy
-from m2unet.phantom.cohort import CohortPlan, PatientPlan, ScanPlan, lung_box
+from m2unet.phantom.cohort import CohortPlan, PatientPlan, ScanPlan
 from m2unet.phantom.confounders import ConfounderModel, breathe, place_confounders
 from m2unet.phantom.disease import CONSOLIDATION, LESION_NAMES
 from m2unet.phantom.grid import Grid
@@ -22,7 +22,7 @@ from m2unet.phantom.severity import severity_score
 COARSE_MM = 5.0
 """Grid on which a patient's lesions are placed and their extents set."""
 
-_SLAB_VOXELS = 6_000_000  # voxels rendered at once; bounds the memory
+_SLAB_VOXELS = 20_000_000  # voxels rendered at once; bounds the memory
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,7 @@ class Patient:
 def make_patient(plan: PatientPlan) -> Patient:
     """Place a patient's lesions and confounders in the anatomy."""
     anatomy = Anatomy(plan.anatomy)
-    box = lung_box(anatomy)
-    low, high = zip(box.z, box.y, box.x, strict=True)
-    step = (COARSE_MM, COARSE_MM, COARSE_MM)
-    grid = Grid.around((low[0], low[1], low[2]), (high[0], high[1], high[2]), step)
+    grid = Grid.around(*anatomy.lung_extent_mm, (COARSE_MM, COARSE_MM, COARSE_MM))
     tissues = anatomy.render(grid)
     return Patient(
         plan=plan,
@@ -129,7 +126,7 @@ def make_scan(plan: CohortPlan, scan_id: str, patient: Patient | None = None) ->
     Raises:
         ConfigError: if the plan has no such scan.
     """
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
     scan = plan.scan(scan_id)
     with threadpool_limits(1, user_api="blas"):  # the order of sums, and so the last bit, depends on the threads

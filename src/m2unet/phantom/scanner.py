@@ -82,8 +82,8 @@ def expose(hu: FloatArray, grid: Grid, protocol: Protocol, rng: np.random.Genera
     blur = max(protocol.kernel.blur_mm / protocol.pixel_mm, 0.35)
     load = np.array([float(layer.mean()) + 1000.0 for layer in hu])
     sigma = protocol.noise_hu / noise_gain(protocol.kernel, blur) * np.clip(load / 420.0, 0.6, 1.6) ** 0.75
-    for layer, spread in zip(hu, sigma, strict=True):
-        layer += np.float32(spread) * rng.standard_normal(layer.shape, dtype=np.float32)
+    for index, spread in enumerate(sigma):
+        hu[index] += np.float32(spread) * rng.standard_normal(hu.shape[1:], dtype=np.float32)
     image = apply_kernel(hu, protocol.kernel, blur)
     np.clip(image, *HU_RANGE, out=image)
     stored = np.rint(image, out=image).astype(np.int16)

@@ -5,10 +5,10 @@ For lobe ``l`` with opacified share ``e_l`` and consolidated share ``c_l`` of it
     score = 100 * sum_l  w_l * (e_l + DENSE_WEIGHT * c_l)
     P(severe) = 1 / (1 + exp(-(score - THRESHOLD) / WIDTH))
 
-so consolidation counts double. The form follows the CT severity scores in use, which add up the opacified extent of
+and P is 0 or 1 beyond ``THRESHOLD`` plus or minus ``DOUBT``: consolidation counts double, and only borderline cases
+are in doubt. The form follows the CT severity scores in use, which add up the opacified extent of
 the five lobes (Pan et al. 2020; Yang et al. 2020), with the lobes weighted by their usual share of lung volume. The
-figures are this project's and claim nothing about patients. ``WIDTH`` is the label noise of borderline cases;
-a small share of the labels is turned over besides, whatever the score.
+figures are this project's and claim nothing about patients.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ DENSE_WEIGHT = 1.0
 THRESHOLD = 30.0
 """Score at which severe and non-severe are equally likely."""
 
-WIDTH = 1.0
+WIDTH = 5.0
 """Width of the logistic step, in points of the score."""
+
+DOUBT = 10.0
+"""Distance from the threshold beyond which the label is certain."""
 
 MILD_BELOW = 7.0
 CRITICAL_FROM = 65.0
@@ -49,9 +52,10 @@ def severity_score(extents: ArrayLike, consolidated: ArrayLike) -> NDArray[np.fl
 
 
 def severe_probability(score: ArrayLike) -> NDArray[np.float64]:
-    """Probability that a patient of this score is labelled severe, before labels are turned over."""
-    z = np.clip((np.asarray(score, dtype=float) - THRESHOLD) / WIDTH, -50, 50)
-    return 1.0 / (1.0 + np.exp(-z))
+    """Probability that a patient of this score is labelled severe."""
+    above = np.asarray(score, dtype=float) - THRESHOLD
+    probability = 1.0 / (1.0 + np.exp(-np.clip(above / WIDTH, -50, 50)))
+    return np.where(np.abs(above) > DOUBT, above > 0, probability).astype(float)
 
 
 def grade_of(score: float, severe: bool) -> Grade:

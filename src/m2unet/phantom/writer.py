@@ -88,66 +88,66 @@ def write_cohort(
     Raises:
         ConfigError: if the format is another one, or the folder holds another cohort.
     """
-    folder = Path(folder)
-    if format not in ("nifti", "dicom"):
-        raise ConfigError("Phantoms are not written in this format", found=format, expected="nifti or dicom")
-    _claim(folder, plan, format)
+    folder, format_ = Path(folder), format
+    if format_ not in ("nifti", "dicom"):
+        raise ConfigError("Phantoms are not written in this format", found=format_, expected="nifti or dicom")
+    _claim(folder, plan, format_)
     waiting: dict[str, list[ScanPlan]] = {}
     for scan in plan.scans:
-        if not _finished(plan, scan, _Paths(folder, scan.scan_id, format)):
+        if not _finished(plan, scan, _Paths(folder, scan.scan_id, format_)):
             waiting.setdefault(scan.patient_id, []).append(scan)
     done = len(plan.scans) - sum(map(len, waiting.values()))
     tell = progress or (lambda done, total: None)
     tell(done, len(plan.scans))
-    for _ in _all_patients(plan, folder, format, list(waiting.values()), workers):
+    for _ in _all_patients(plan, folder, format_, list(waiting.values()), workers):
         done += 1
         tell(done, len(plan.scans))
-    _write_truth(plan, folder, format)
+    _write_truth(plan, folder, format_)
     manifest = folder / "manifest.csv"
-    write_manifest([_row(plan, scan, _Paths(folder, scan.scan_id, format)) for scan in plan.scans], manifest)
+    write_manifest([_row(plan, scan, _Paths(folder, scan.scan_id, format_)) for scan in plan.scans], manifest)
     return manifest
 
 
 def _all_patients(
     plan: CohortPlan,
     folder: Path,
-    format: Format,
+    format_: Format,
     waiting: Sequence[list[ScanPlan]],
-    workers: int,  # noqa: A002
+    workers: int,
 ) -> Iterator[str]:
     """Scan every waiting patient; yields once a scan."""
     if workers <= 1 or len(waiting) <= 1:
         for scans in waiting:
-            yield from _patient_scans(plan, folder, format, scans)
+            yield from _patient_scans(plan, folder, format_, scans)
         return
     from joblib import Parallel, delayed  # type: ignore[import-untyped]  # comes with scikit-learn
 
     # one task a scan would draw the anatomy again for each; longest patients first keeps the workers busy to the end
     order = sorted(waiting, key=len, reverse=True)
     pool = Parallel(n_jobs=min(workers, len(order)), return_as="generator_unordered", pre_dispatch="2*n_jobs")
-    for names in pool(delayed(_one_patient)(plan, folder, format, scans) for scans in order):
+    for names in pool(delayed(_one_patient)(plan, folder, format_, scans) for scans in order):
         yield from names
 
 
-def _one_patient(plan: CohortPlan, folder: Path, format: Format, scans: list[ScanPlan]) -> list[str]:  # noqa: A002
+def _one_patient(plan: CohortPlan, folder: Path, format_: Format, scans: list[ScanPlan]) -> list[str]:
     """What a worker process does: all waiting scans of one patient."""
-    import SimpleITK as sitk  # noqa: N813 - its documented short name
+    import SimpleITK as sitk
     import torch
 
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    return list(_patient_scans(plan, folder, format, scans))
+    return list(_patient_scans(plan, folder, format_, scans))
 
 
 def _patient_scans(
     plan: CohortPlan,
     folder: Path,
-    format: Format,
-    scans: list[ScanPlan],  # noqa: A002
+    format_: Format,
+    scans: list[ScanPlan],
 ) -> Iterator[str]:
     patient = make_patient(plan.patient_of(scans[0]))
     for scan in scans:
-        _write_scan(plan, make_scan(plan, scan.scan_id, patient), _Paths(folder, scan.scan_id, format))
+        _write_scan(plan, make_scan(plan, scan.scan_id, patient), _Paths(folder, scan.scan_id, format_))
         yield scan.scan_id
 
 
@@ -201,13 +201,13 @@ def _fingerprint(plan: CohortPlan, scan: ScanPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _claim(folder: Path, plan: CohortPlan, format: Format) -> None:  # noqa: A002
+def _claim(folder: Path, plan: CohortPlan, format_: Format) -> None:
     """Note whose folder this is; refuse to mix two cohorts."""
     noted = folder / "cohort.json"
     config = {
         "version": VERSION,
         "seed": plan.seed,
-        "format": format,
+        "format": format_,
         "size": plan.config.size,
         "scans": plan.config.scans,
         "patients": plan.config.patient_count,
@@ -245,8 +245,8 @@ def _noted(paths: _Paths) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write_truth(plan: CohortPlan, folder: Path, format: Format) -> None:  # noqa: A002
-    rows = [(_noted(_Paths(folder, scan.scan_id, format)) or {})["truth"] for scan in plan.scans]
+def _write_truth(plan: CohortPlan, folder: Path, format_: Format) -> None:
+    rows = [(_noted(_Paths(folder, scan.scan_id, format_)) or {})["truth"] for scan in plan.scans]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
