@@ -81,9 +81,9 @@ def test_wrong_codes_are_refused(files: tuple[Path, Path]) -> None:
 
 
 def test_cuts_can_be_set_and_faults_are_told() -> None:
-    assert opacity_config(["dense_from_hu=-750", "vote_mm=3"]).dense_from_hu == -750
+    assert opacity_config(["least_ml=2", "vote_mm=2.5"]).least_ml == 2
     with pytest.raises(ConfigError, match="equals sign"):
-        opacity_config(["dense_from_hu"])
+        opacity_config(["least_ml"])
     with pytest.raises(ConfigError, match="vote_mm"):
         opacity_config(["no_such_cut=1"])
 

@@ -30,7 +30,9 @@ def quantify(
     ] = "m2unet",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and opacity mask.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="A cut, e.g. dense_from_hu=-750.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A cut or scale, e.g. consolidation_from_hu=-250.")
+    ] = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
     from m2unet.anatomy import CODE_MAPS

@@ -253,7 +253,7 @@ def _distances(
     source: NDArray[np.bool_], target: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
 ) -> NDArray[np.float64]:
     """Distance in mm from each source voxel to the nearest target voxel."""
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(target.astype(np.uint8))
     image.SetSpacing([float(s) for s in spacing_mm[::-1]])

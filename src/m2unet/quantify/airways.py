@@ -70,7 +70,7 @@ def near_airway(airways: Airways, spacing_mm: tuple[float, float, float], margin
     """Voxels within ``margin_mm`` of the lumen, the lumen itself among them; ``[z, y, x]`` bool."""
     if not airways.mask.any() or margin_mm <= 0:
         return airways.mask.copy()
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(airways.mask.astype(np.uint8))
     image.SetSpacing([float(s) for s in spacing_mm[::-1]])
@@ -88,7 +88,7 @@ def _middle(codes: NDArray[np.uint8], side: tuple[int, ...]) -> float | None:
 def _largest_between(
     array: NDArray[np.int16], codes: NDArray[np.uint8], middles: tuple[float, float], voxel_ml: float
 ) -> NDArray[np.bool_] | None:
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     air = (array < _AIR_BELOW_HU) & ~np.isin(codes, LOBE_CODES)
     parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(air.astype(np.uint8))))

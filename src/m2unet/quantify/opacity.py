@@ -6,7 +6,7 @@ walls, fissures and the blurred rim of the lung have the same HU as ground glass
 The cuts, each configurable:
 
 * -950 HU: below it emphysema or over-inflation (Gevenois et al. 1996, *Am J Respir Crit Care Med* 154:187-192).
-* -700 HU: well-aerated lung ends (Colombi et al. 2020, *Radiology* 296:E86-E96).
+* -700 HU: well-aerated lung ends (Colombi et al. 2020, *Radiology* 296:E86-E96). For bands only.
 * -300 HU: ground glass ends, consolidation begins (of eight cuts compared in COVID-19 the one whose ground-glass volume
   told patients apart best: *BMC Infectious Diseases* 2021, doi 10.1186/s12879-021-06556-z).
 
@@ -14,14 +14,21 @@ The rule for opacity, after the idea of a median filter, which keeps edges but d
 window (Huang et al. 1979, *IEEE Trans ASSP* 27:13-18):
 
 1. HU are smoothed lightly inside the lobes only (Gaussian; the chest wall does not bleed in).
-2. What is as bright as consolidation (-300 HU on) but thin is taken for a vessel: with its blurred halo it abstains
-   from the vote. Bright structures have a core where at least half of the lobe around, weighted by a Gaussian of
-   ``vessel_mm``, is bright; a tube below 1.18 sigma in radius and a sheet below 1.35 sigma in thickness have none.
-   What no core reaches is thin.
-3. A voxel is *opaque* when at least half of the voting lobe around it, weighted by a Gaussian of ``vote_mm`` (never
-   below 0.85 pixels), is dense, from -700 HU on. A vessel is so opaque inside ground glass and not in aerated lung.
-4. Islands smaller than ``least_ml`` are dropped, and so is what lies on the wall of the airway.
-5. An opaque voxel is consolidation where it is bright and not thin, else ground glass.
+2. A voxel is *dense* from 120 HU above this scan's own aerated lung (the peak of its histogram), within -760 to -650:
+   aerated lung differs by 100 HU between breaths and kernels, so a cut of the scan's own is sounder than a fixed one
+   (Berta et al. 2021, *Physica Medica* 82:28-39; Mazzilli et al. 2021, *Applied Sciences* 11:1238).
+3. Two sorts of voxel hardly vote. What is bright (-500 HU on) but thin is taken for a vessel, with its blurred halo:
+   bright structures have a core where at least half of the lobe around, weighted by a Gaussian of ``vessel_mm``, is
+   bright; a tube below 1.18 sigma in radius and a sheet below 1.35 sigma in thickness have none, and what no core
+   reaches is thin. And the rim of the lobes, whose HU are blurred with what lies outside.
+4. A voxel is *opaque* when at least half of the voting lobe around it, weighted by a Gaussian of ``vote_mm`` (never
+   below 1.2 pixels), is dense. A vessel is so opaque inside ground glass and not in aerated lung.
+5. Islands smaller than ``least_ml`` are dropped, and so is what lies on the wall of the airway.
+6. An opaque voxel is consolidation from -300 HU on unless thin, else ground glass.
+
+Scans finer than 1.8 mm are judged on blocks of voxels of up to that size; the rule's own scales are larger.
+
+What the rule cannot tell: dependent atelectasis, scars and nodules above its scale are opacities to it as well.
 """
 
 from __future__ import annotations
@@ -44,6 +51,9 @@ BAND_NAMES = ("emphysema", "aerated", "ground_glass", "consolidation")
 
 _LOWEST_HU, _HIGHEST_HU = -1100, 400
 _HALO_MM, _REACH_SHARE = 1.0, 0.1
+_UNSURE_VOTE = 0.05
+_VOTE_PIXELS = 1.2
+_BLOCK_MM = 1.8
 
 
 class OpacityConfig(BaseModel):
@@ -51,20 +61,26 @@ class OpacityConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    emphysema_below_hu: int = Field(-950, description="Gevenois et al. 1996")
-    dense_from_hu: int = Field(-700, description="upper end of well-aerated lung, Colombi et al. 2020")
-    consolidation_from_hu: int = Field(-300, description="BMC Infect Dis 2021, s12879-021-06556-z")
-    smooth_mm: float = Field(1.0, ge=0, description="sigma of the light smoothing of HU")
-    vote_mm: float = Field(2.5, gt=0, description="sigma of the vote that deletes vessels, walls and rims")
-    vessel_mm: float = Field(4.0, gt=0, description="sigma that tells a bright vessel from consolidation")
-    least_ml: float = Field(0.2, ge=0, description="smaller islands are dropped")
+    emphysema_below_hu: int = Field(-950, description="band; Gevenois et al. 1996")
+    ground_glass_from_hu: int = Field(-700, description="band; end of well-aerated lung, Colombi et al. 2020")
+    consolidation_from_hu: int = Field(-300, description="band and opacity; BMC Infect Dis 2021, s12879-021-06556-z")
+    dense_above_aerated_hu: int = Field(120, gt=0, description="dense from so far above the scan's aerated lung")
+    dense_between_hu: tuple[int, int] = Field((-760, -650), description="limits of the cut so found")
+    smooth_mm: float = Field(0.7, ge=0, description="sigma of the light smoothing of HU")
+    vote_mm: float = Field(3.0, gt=0, description="sigma of the vote that deletes vessels, walls and rims")
+    vessel_from_hu: int = Field(-500, description="HU from which a thin structure may be a vessel")
+    vessel_mm: float = Field(5.0, gt=0, description="sigma that tells a vessel from consolidation")
+    rim_mm: float = Field(2.0, ge=0, description="outer layer of the lobes, blurred with what lies outside")
+    least_ml: float = Field(0.5, ge=0, description="smaller islands are dropped")
     airway_wall_mm: float = Field(2.0, ge=0, description="distance from the airway's lumen that is never opaque")
     involved_from_percent: float = Field(1.0, ge=0, le=5, description="share from which a part scores above 0")
 
     @model_validator(mode="after")
     def _ordered(self) -> OpacityConfig:
-        if not self.emphysema_below_hu < self.dense_from_hu < self.consolidation_from_hu:
-            raise ValueError("the cuts must rise: emphysema, dense, consolidation")
+        if not self.emphysema_below_hu < self.ground_glass_from_hu < self.consolidation_from_hu:
+            raise ValueError("the cuts must rise: emphysema, ground glass, consolidation")
+        if not self.dense_between_hu[0] <= self.dense_between_hu[1] <= self.consolidation_from_hu:
+            raise ValueError("the limits of the dense cut must rise and lie below consolidation")
         return self
 
 
@@ -132,27 +148,108 @@ def segment_opacity(
     if not lung.any():
         return result
     box = _bounding_box(lung)
-    lung = lung[box]
-    everywhere = _Weight(lung, spacing_mm)
+    blocks = _Blocks(lung[box], spacing_mm)
     values = np.clip(array[box], _LOWEST_HU, _HIGHEST_HU).astype(np.float32)
-    smooth = everywhere.mean(values, settings.smooth_mm) if settings.smooth_mm else values
-    bright = lung & (smooth >= settings.consolidation_from_hu)
-    core = bright & (everywhere.mean(bright.astype(np.float32), settings.vessel_mm) >= 0.5)
-    thin = bright & (everywhere.mean(core.astype(np.float32), settings.vessel_mm / 2) < _REACH_SHARE)
-    halo = everywhere.mean(thin.astype(np.float32), _HALO_MM, least_pixels=0.5) > _REACH_SHARE
-    voters = _Weight(lung & ~halo, spacing_mm)
-    dense = (smooth >= settings.dense_from_hu).astype(np.float32)
-    opaque = lung & (voters.mean(dense, settings.vote_mm, least_pixels=0.85) >= 0.5)
-    opaque = _drop_islands(opaque, settings.least_ml * 1000 / float(np.prod(spacing_mm)))
-    result[box] = np.where(opaque, np.where(bright & ~thin, CONSOLIDATION, GROUND_GLASS), 0)
+    result[box] = np.where(lung[box], blocks.spread(_classify(blocks.mean(values), blocks, settings)), 0)
     return result
 
 
-class _Weight:
-    """Gaussian means over the lung's voxels only."""
+def _classify(values: NDArray[np.float32], blocks: _Blocks, settings: OpacityConfig) -> NDArray[np.uint8]:
+    """The rule, on the working grid."""
+    lung, spacing_mm = blocks.share > 0, blocks.spacing_mm
+    everyone = _Vote(blocks.share, spacing_mm)
+    smooth = everyone.mean(values, settings.smooth_mm) if settings.smooth_mm else values
+    thin = _without_core(lung & (smooth >= settings.vessel_from_hu), everyone, settings)
+    halo = everyone.mean(thin.astype(np.float32), _HALO_MM, least_pixels=0.5) > _REACH_SHARE
+    unsure = halo | _rim(lung, spacing_mm, settings.rim_mm)
+    voters = _Vote(np.where(unsure, np.float32(_UNSURE_VOTE), np.float32(1)) * blocks.share, spacing_mm)
+    dense = (smooth >= dense_cut(smooth[lung], settings)).astype(np.float32)
+    opaque = lung & (voters.mean(dense, settings.vote_mm, least_pixels=_VOTE_PIXELS) >= 0.5)
+    opaque = _drop_islands(opaque, settings.least_ml * 1000 / float(np.prod(spacing_mm)))
+    firm = (smooth >= settings.consolidation_from_hu) & ~thin
+    return np.where(opaque, np.where(firm, CONSOLIDATION, GROUND_GLASS), 0).astype(np.uint8)
+
+
+class _Blocks:
+    """A working grid of about 1.5 mm: blocks of voxels, as the rule's scales are several millimetres.
+
+    Attributes:
+        share: ``[z, y, x]`` share of each block inside the lobes, 0-1.
+        spacing_mm: of the blocks, ``(z, y, x)``.
+    """
 
     def __init__(self, lung: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> None:
-        self.lung = lung.astype(np.float32)
+        self._shape = lung.shape
+        self._factors = tuple(max(1, int(_BLOCK_MM / s)) for s in spacing_mm)
+        z, y, x = (s * f for s, f in zip(spacing_mm, self._factors, strict=True))
+        self.spacing_mm = (z, y, x)
+        self._lung = lung
+        self.share = self._sum(lung.astype(np.float32)) / np.float32(np.prod(self._factors))
+
+    def _sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        for axis, factor in enumerate(self._factors):
+            if factor > 1:
+                values = np.add.reduceat(values, np.arange(0, self._shape[axis], factor), axis=axis)
+        return values
+
+    def mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean over the lobe voxels of each block, 0 where there are none."""
+        whole = self.share * np.float32(np.prod(self._factors))
+        return np.divide(self._sum(values * self._lung), whole, out=np.zeros_like(whole), where=whole > 0)
+
+    def spread(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Give every voxel its block's code."""
+        for axis, factor in enumerate(self._factors):
+            if factor > 1:
+                codes = np.repeat(codes, factor, axis=axis)
+        return codes[tuple(slice(n) for n in self._shape)]
+
+
+def dense_cut(hu: NDArray[np.floating[Any]], config: OpacityConfig | None = None) -> float:
+    """The HU from which a voxel of this scan is dense.
+
+    Args:
+        hu: ``[n]`` HU of all lobe voxels.
+        config: limits and distance from aerated lung; the defaults if None.
+
+    Returns:
+        So far above the peak of aerated lung, within the limits; the upper limit when hardly a voxel is aerated.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    settings = config or OpacityConfig()
+    low, high = settings.dense_between_hu
+    counts, edges = np.histogram(hu, bins=np.arange(-1000, high + 1, 10))
+    if counts.sum() < 0.05 * hu.size:
+        return float(high)
+    peak = edges[gaussian_filter1d(counts.astype(np.float64), 1.5, mode="constant").argmax()] + 5
+    return float(np.clip(peak + settings.dense_above_aerated_hu, low, high))
+
+
+def _without_core(bright: NDArray[np.bool_], everyone: _Vote, settings: OpacityConfig) -> NDArray[np.bool_]:
+    """Bright voxels that no thick part of a bright structure reaches."""
+    core = bright & (everyone.mean(bright.astype(np.float32), settings.vessel_mm) >= 0.5)
+    return bright & (everyone.mean(core.astype(np.float32), settings.vessel_mm / 2) < _REACH_SHARE)
+
+
+def _rim(lung: NDArray[np.bool_], spacing_mm: tuple[float, float, float], rim_mm: float) -> NDArray[np.bool_]:
+    """Outermost voxels of the lobes: those with a neighbour outside them, or nearer to it than ``rim_mm``."""
+    from scipy.ndimage import binary_erosion
+
+    inner = binary_erosion(lung, border_value=1)
+    for axis, step in enumerate(spacing_mm):
+        more = int(rim_mm / step) - 1
+        if more > 0:
+            line = np.ones([3 if a == axis else 1 for a in range(3)], dtype=bool)
+            inner = binary_erosion(inner, line, iterations=more, border_value=1)
+    return lung & ~inner
+
+
+class _Vote:
+    """Gaussian means in which each voxel has a weight, 0 outside the lobes."""
+
+    def __init__(self, weight: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> None:
+        self.weight = weight
         self.spacing_mm = spacing_mm
 
     def mean(self, values: NDArray[np.float32], sigma_mm: float, least_pixels: float = 0.0) -> NDArray[np.float32]:
@@ -161,15 +258,15 @@ class _Weight:
 
         sigma_mm = max(sigma_mm, least_pixels * max(self.spacing_mm[1:]))
         sigma = [sigma_mm / s for s in self.spacing_mm]
-        above = gaussian_filter(values * self.lung, sigma, mode="constant", truncate=3.0)
-        below = gaussian_filter(self.lung, sigma, mode="constant", truncate=3.0)
+        above = gaussian_filter(values * self.weight, sigma, mode="constant", truncate=3.0)
+        below = gaussian_filter(self.weight, sigma, mode="constant", truncate=3.0)
         return np.divide(above, below, out=np.zeros_like(above), where=below > 1e-6)
 
 
 def _drop_islands(mask: NDArray[np.bool_], least_voxels: float) -> NDArray[np.bool_]:
     if least_voxels <= 1 or not mask.any():
         return mask
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
     labels = sitk.GetArrayFromImage(parts)
@@ -230,7 +327,7 @@ def _quantity(table: NDArray[np.int64], voxel_ml: float, config: OpacityConfig) 
         return OpacityQuantity(reason="nothing of it is in the mask")
     hu = np.arange(_LOWEST_HU, _HIGHEST_HU + 1)
     by_hu, by_opacity = table.sum(axis=0), table.sum(axis=1)
-    cuts = [config.emphysema_below_hu, config.dense_from_hu, config.consolidation_from_hu]
+    cuts = [config.emphysema_below_hu, config.ground_glass_from_hu, config.consolidation_from_hu]
     bands = [part.sum() * voxel_ml for part in np.split(by_hu, np.searchsorted(hu, cuts))]
     opaque = table[1:].sum(axis=0)
     count = int(opaque.sum())
