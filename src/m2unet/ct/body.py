@@ -25,6 +25,8 @@ SHELL_MM = 6.0
 OUTSIDE_HU = -940
 """Air outside lies below; a lung that the field of view cuts open lies above, unless it is emphysematous."""
 
+PADDING_HU = -1024
+
 EDGE_MM = 5.0
 """How deep under the outline air counts as inner air."""
 
@@ -77,7 +79,7 @@ def body_on(grid: CoarseGrid, average: NDArray[np.float32], threshold_hu: float)
         return None
     tissue = outline & (average > threshold_hu)
     # air deep inside holds a wall together that the field of view cuts open
-    inner_air = grid.disk(EDGE_MM).erode(outline) & (average < OUTLINE_HU)
+    inner_air = grid.disk(EDGE_MM).erode(outline | unseen(average)) & (average < OUTLINE_HU)
     body = largest(tissue | inner_air)
     if body is None:
         return None
@@ -91,8 +93,16 @@ def _outline(grid: CoarseGrid, average: NDArray[np.float32]) -> NDArray[np.bool_
     core = largest(opened if opened.any() else matter)
     if core is None:
         return None
-    aerated = disk.open((average > OUTSIDE_HU) & ~matter) & _between(core)
-    return _filled(grid, core | aerated)
+    aerated, count = ndimage.label(disk.open((average > OUTSIDE_HU) & ~matter))
+    between = np.bincount(aerated[_between(core)], minlength=count + 1)
+    inner = 2 * between > np.bincount(aerated.ravel(), minlength=count + 1)
+    inner[0] = False
+    return _filled(grid, core | inner[aerated])
+
+
+def unseen(average: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Blocks beyond a round field of view: padding in every slice. ``[1, y, x]``."""
+    return np.all(average <= PADDING_HU, axis=0, keepdims=True)
 
 
 def _between(core: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from m2unet.ct.body import unseen
 from m2unet.ct.coarse import CoarseGrid
 
 AIR_HU = -350.0
@@ -131,7 +132,7 @@ def _overlap(start: int, stop: int, low: int, high: int) -> float:
 
 def _cut_sides(grid: CoarseGrid, average: NDArray[np.float32], lungs: NDArray[np.bool_]) -> bool:
     """Lung beside the border of the slices or beside padding that is there in every slice."""
-    beyond = np.pad((average <= -1024).all(axis=0), 1, constant_values=True)
+    beyond = np.pad(unseen(average)[0], 1, constant_values=True)
     ring = ndimage.binary_dilation(beyond)[1:-1, 1:-1]
     area_cm2 = np.count_nonzero(lungs & ring) * grid.spacing_mm[0] * grid.spacing_mm[1] / 100
     return bool(area_cm2 > CUT_CM2)
