@@ -1,6 +1,7 @@
 """Set the phantoms' lobe geometry beside that of real lobe maps.
 
     python benchmarks/phantom_fit.py --maps DIR --phantoms 51 --out fit.md
+    python benchmarks/phantom_fit.py --series DICOM_DIR --picture docs/images/phantom-vs-real.png
 
 DIR holds NIfTI maps with codes 1-5 (RUL RML RLL LUL LLL) and 6 (airway). Only means and spreads are written.
 """
@@ -8,11 +9,12 @@ DIR holds NIfTI maps with codes 1-5 (RUL RML RLL LUL LLL) and 6 (airway). Only m
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from m2unet.phantom.anatomy import Anatomy, Grid, draw_anatomy
+from m2unet.phantom.anatomy import Anatomy, AnatomyParameters, Grid, draw_anatomy
 from m2unet.phantom.measure import measure_lobes
 
 SPACING_MM = (5.0, 2.75, 2.75)
@@ -58,17 +60,84 @@ def table(phantom: list[dict[str, float]], real: list[dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def like_the_series() -> AnatomyParameters:
+    """A drawn woman with the NLST scan's lung height, width, depth and lung density."""
+    drawn = draw_anatomy(np.random.default_rng(11), sex="F", arms_up=True)
+    return replace(
+        drawn,
+        lung_height_mm=236,
+        half_width_mm=126,
+        half_depth_mm=92,
+        fat_mm=17,
+        lung_hu=-943,
+        gravity_hu_per_mm=0.01,
+        dome_right=0.27,
+        dome_left=0.22,
+        heart_width=0.40,
+        taper=-0.05,
+        mediastinum_width_mm=30,
+    )
+
+
+def with_noise(hu: np.ndarray, sigma_hu: float) -> np.ndarray:
+    """Blur by a voxel and add noise like that of the low-dose scan, for the eye only."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(0).standard_normal(hu.shape), (0, 0.6, 0.6))
+    return gaussian_filter(hu, (0.2, 0.6, 0.6)) + sigma_hu * noise / noise.std()
+
+
+def picture(series: Path, out: Path) -> None:
+    """Real and phantom slices beside each other, in two windows, axial, coronal and sagittal."""
+    import matplotlib as mpl
+    import SimpleITK as sitk
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
+    real = sitk.GetArrayFromImage(reader.Execute())[:, ::2, ::2].astype(np.float32)
+    step, size = 1.0818, real.shape[1] * 1.0818
+    anatomy = Anatomy(like_the_series())
+    low, high = anatomy.lung_extent_mm
+    grid = Grid(real.shape, (2.0, step, step), (high[0] - 125 * 2.0, -size / 2 - 8, -size / 2))
+    phantom = with_noise(anatomy.render(grid).hu, 32.0)
+    circle = np.hypot(*(np.indices(real.shape[1:]) - real.shape[1] / 2)) > real.shape[1] / 2
+    phantom[:, circle] = real[:, circle] = -2048
+    views = [
+        lambda a: a[56], lambda a: a[84], lambda a: a[104], lambda a: a[::-1, 112], lambda a: a[::-1, 142],
+        lambda a: a[::-1, :, 72], lambda a: a[::-1, :, 178],
+    ]  # fmt: skip
+    figure, axes = plt.subplots(4, len(views), figsize=(2.1 * len(views), 8.6))
+    for row, (scan, window) in enumerate((s, w) for w in ((-1350, 150), (-160, 240)) for s in (real, phantom)):
+        for column, view in enumerate(views):
+            flat = view(scan)
+            aspect = 1 if column < 3 else 2.0 / step
+            axes[row, column].imshow(flat, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect)
+            axes[row, column].axis("off")
+        axes[row, 0].set_title("NLST" if row % 2 == 0 else "phantom", fontsize=9, loc="left", pad=2)
+    figure.subplots_adjust(0, 0, 1, 0.98, 0.02, 0.05)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=58, pil_kwargs={"optimize": True})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--maps", type=Path, required=True, help="folder of real lobe maps (NIfTI)")
+    parser.add_argument("--maps", type=Path, help="folder of real lobe maps (NIfTI)")
     parser.add_argument("--phantoms", type=int, default=51)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--out", type=Path, help="file to write the table to; printed in any case")
+    parser.add_argument("--series", type=Path, help="folder of a real DICOM series for the picture")
+    parser.add_argument("--picture", type=Path, help="picture to write")
     chosen = parser.parse_args()
-    text = table(phantom_measures(chosen.phantoms, chosen.seed), real_measures(chosen.maps))
-    print(text)
-    if chosen.out:
-        chosen.out.write_text(text)
+    if chosen.maps:
+        text = table(phantom_measures(chosen.phantoms, chosen.seed), real_measures(chosen.maps))
+        print(text)
+        if chosen.out:
+            chosen.out.write_text(text)
+    if chosen.series and chosen.picture:
+        picture(chosen.series, chosen.picture)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def abdomen_fields(p: AnatomyParameters, points: Points, wall: FloatArray, above
     """
     rng = np.random.default_rng((p.seed, 3))
     h, w, d = p.lung_height_mm, p.half_width_mm, p.half_depth_mm
-    room = soft_min(np.asarray(wall - 3, np.float32), np.asarray(-above - 3, np.float32), 8)
+    room = soft_min(np.asarray(wall - 1.5, np.float32), np.asarray(-above - 3, np.float32), 8)
     z, x = points.inner_z, points.x
     edge = np.float32(0.30 * w) - 0.35 * (np.float32(p.dome_right * h) - z) - x
     low = z + np.float32(0.42 * h) + 0.5 * (x + np.float32(w)) * -1 + np.float32(0.3 * w)
@@ -44,7 +44,7 @@ def abdomen_fields(p: AnatomyParameters, points: Points, wall: FloatArray, above
     organs = ellipsoid(points, (top - 55, 0.45 * d, 0.62 * w), (62, 0.38 * d, 0.30 * w))
     stomach = ellipsoid(points, (top - 62, -0.20 * d, 0.42 * w), (58, 0.5 * d, 0.36 * w))
     organs = soft_max(organs, stomach, 4)
-    level = -0.20 * d + rng.normal(-12, 12)
+    level = -0.34 * d + rng.normal(-12, 12)
     gas = soft_min(np.asarray(stomach - 4, np.float32), np.asarray(level - points.y + 0 * stomach, np.float32), 4)
     colon = (top - 50 + rng.normal(0, 10), -0.42 * d + rng.normal(0, 8), 0.70 * w + rng.normal(0, 5))
     bowel = ellipsoid(points, colon, (30, 24, 22))

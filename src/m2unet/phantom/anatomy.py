@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.phantom import fissures
+from m2unet.phantom.fissures import lobe_codes
 from m2unet.phantom.frame import Frame
 from m2unet.phantom.grid import FAR_MM, FloatArray, Grid, Tissues, Triple
 from m2unet.phantom.lungs import LungFields, lung_fields
@@ -25,28 +26,35 @@ COARSE_MM = 6.0
 
 @dataclass(frozen=True)
 class LobeFields:
-    """The lungs' fields and the signed distances from the three fissures, positive above."""
+    """The lungs' fields and the signed distances from the fissures, positive above.
+
+    Attributes:
+        lungs: lungs, chest wall, diaphragm, mediastinum.
+        oblique: the right lung's major fissure where ``x < 0``, the left one's elsewhere.
+        minor: the minor fissure, of meaning in the right lung only.
+        right: bool, where ``x < 0`` in the upright body.
+    """
 
     lungs: LungFields
-    oblique_right: FloatArray
-    oblique_left: FloatArray
+    oblique: FloatArray
     minor: FloatArray
+    right: NDArray[np.bool_]
 
     def lobes(self) -> NDArray[np.uint8]:
         """Lobe codes 1-5, 0 outside."""
-        right = np.where(self.oblique_right <= 0, 3, np.where(self.minor > 0, 1, 2))
-        left = np.where(self.oblique_left > 0, 4, 5)
-        return np.where(self.lungs.right > 0, right, np.where(self.lungs.left > 0, left, 0)).astype(np.uint8)
+        return lobe_codes(self.lungs.both > 0, self.right, self.oblique, self.minor)
 
 
 def lobe_fields(p: AnatomyParameters, points: Points) -> LobeFields:
     """Fields of lungs and fissures at points."""
-    return LobeFields(
-        lungs=lung_fields(p, points),
-        oblique_right=fissures.oblique(p, p.oblique_right, points, -1),
-        oblique_left=fissures.oblique(p, p.oblique_left, points, 1),
-        minor=fissures.minor(p, p.minor, points),
+    right = points.x < 0
+    lungs = lung_fields(p, points)
+    oblique = np.where(
+        right,
+        fissures.oblique(p, p.oblique_right, points, -1),
+        fissures.oblique(p, p.oblique_left, points, 1),
     )
+    return LobeFields(lungs, oblique, fissures.minor(p, p.minor, points), np.broadcast_to(right, oblique.shape))
 
 
 class Anatomy:
@@ -71,7 +79,7 @@ class Anatomy:
         points = Points(z[:, None, None], y[None, :, None], x[None, None, :], z[:, None, None], grid.spacing_mm)
         fields = lobe_fields(p, points)
         codes = fields.lobes()
-        self.trees: Trees = grow_trees(p, codes, np.maximum(fields.lungs.right, fields.lungs.left), grid)
+        self.trees: Trees = grow_trees(p, codes, fields.lungs.both, grid)
         inside = np.argwhere(codes > 0)
         corners = Frame(p).patient((inside * COARSE_MM + np.array(grid.origin_mm)).astype(np.float32))
         low, high = corners.min(0) - COARSE_MM / 2, corners.max(0) + COARSE_MM / 2

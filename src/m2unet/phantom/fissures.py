@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.parameters import AnatomyParameters, MinorFissure, ObliqueFissure
@@ -37,6 +38,15 @@ def minor(p: AnatomyParameters, fissure: MinorFissure, points: Points) -> FloatA
     return np.asarray((points.inner_z / h - level) / np.sqrt(1 + rate) * h + waves, np.float32)
 
 
+def lobe_codes(
+    inside: NDArray[np.bool_], right: NDArray[np.bool_], oblique: FloatArray, minor: FloatArray
+) -> NDArray[np.uint8]:
+    """Lobe codes from the lungs' mask, the side, and the fissures' signed distances."""
+    one, two, three, four, five = np.arange(1, 6, dtype=np.uint8)
+    upper = np.where(right, np.where(minor > 0, one, two), four)
+    return np.where(oblique > 0, upper, np.where(right, three, five)) * inside
+
+
 def _waves(seed: tuple[int, ...], along: FloatArray, across: FloatArray) -> FloatArray:
     """A smooth undulation over two coordinates in mm, standard deviation 1."""
     rng = np.random.default_rng(seed)
@@ -44,7 +54,6 @@ def _waves(seed: tuple[int, ...], along: FloatArray, across: FloatArray) -> Floa
     for length in (130.0, 95.0, 70.0, 52.0):
         angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
         k = 2 * np.pi / length
-        a = np.float32(k * np.cos(angle)) * along + np.float32(phase)
-        b = np.float32(k * np.sin(angle)) * across
-        total = total + (np.cos(a) * np.cos(b) - np.sin(a) * np.sin(b)) * np.float32(0.5**0.5)
+        turn = np.float32(k * np.cos(angle)) * along + np.float32(k * np.sin(angle)) * across
+        total = total + np.cos(turn + np.float32(phase)) * np.float32(0.5**0.5)
     return np.asarray(total, np.float32)

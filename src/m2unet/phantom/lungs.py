@@ -22,14 +22,13 @@ class LungFields:
     """Fields in mm, positive inside; all ``[z, y, x]``.
 
     Attributes:
-        right, left: the lungs.
+        both: the lungs, parted at ``x = 0``.
         wall: the chest cavity.
         above_diaphragm: distance above the diaphragm's surface.
         soft: heart and great vessels; what the mediastinum holds beside them is fat.
     """
 
-    right: FloatArray
-    left: FloatArray
+    both: FloatArray
     wall: FloatArray
     above_diaphragm: FloatArray
     soft: FloatArray
@@ -47,6 +46,7 @@ def diaphragm_height(p: AnatomyParameters, points: Points) -> FloatArray:
     left = p.dome_left * _dome(yn, xn, 0.45) * height
     share = 1 / (1 + np.exp(-base.x / np.float32(9.0)))
     dome = right * (1 - share) + left * share
+    edge = edge ** (1 + np.float32(0.35) * share)
     front = np.clip((0.4 - yn) / 1.3, 0, 1.1)
     sulcus = (p.sulcus_front * front - SULCUS_DROP) * height + np.float32(p.left_rise_mm) * (
         share if p.left_rise_mm > 0 else share - 1
@@ -69,10 +69,9 @@ def lung_fields(p: AnatomyParameters, points: Points) -> LungFields:
     above = np.asarray((points.inner_z - surface) / np.sqrt(1 + np.minimum(slope, 9)), np.float32)
     between, soft = mediastinum(p, points)
     both = soft_min(soft_min(wall, above, 6), -between, 8)
-    side = np.broadcast_to(points.x, both.shape)
+    both = np.minimum(both, np.abs(points.x))
     return LungFields(
-        right=np.asarray(np.minimum(both, -side), np.float32),
-        left=np.asarray(np.minimum(both, side), np.float32),
+        both=np.asarray(both, np.float32),
         wall=wall,
         above_diaphragm=above,
         soft=soft,

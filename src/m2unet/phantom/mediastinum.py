@@ -24,7 +24,7 @@ def heart_frame(p: AnatomyParameters) -> tuple[float, float, float, float]:
     """Heart's centre ``(z, y, x)`` and half width, in mm."""
     half = p.heart_width * p.half_width_mm
     x = half * (1 - 2 * p.heart_shift)
-    dome = 0.5 * (p.dome_right + p.dome_left)
+    dome = 0.4 * p.dome_right + 0.6 * p.dome_left
     return (dome + 0.115) * p.lung_height_mm, -0.33 * p.half_depth_mm, x, half
 
 
@@ -93,7 +93,7 @@ def mediastinum(p: AnatomyParameters, points: Points) -> tuple[FloatArray, Float
         outer = soft_max(outer, hilum, 14)
     # The column behind: vertebral bodies, widening towards the ribs' heads.
     back = points.y - spine_y(p, points.z)
-    width = np.float32(19) + np.float32(0.75) * np.clip(back + 4, 0, 60)
+    width = np.float32(17) + np.float32(0.4) * np.clip(back - 2, 0, 60)
     column = np.minimum(width - np.abs(points.x), back + 21)
     outer = soft_max(outer, np.asarray(column * np.ones_like(outer), np.float32), 14)
     # The upper mediastinum around the windpipe, and the thin partition before it.

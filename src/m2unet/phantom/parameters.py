@@ -78,8 +78,8 @@ class AnatomyParameters:
         rotation_degrees: turn of the patient about the long axis; 0 ± 3.
         scoliosis_mm: sideways swing of the spine and chest; 0 ± 3 mm.
         asymmetry: left half wider by this share; 0 ± 0.02.
-        lung_hu: mean HU of lung between the vessels at full breath; -872 ± 18 (NLST scan; spread assumed).
-        gravity_hu_per_mm: density gain towards the back; 0.25 ± 0.08 (NLST scan; spread assumed).
+        lung_hu: HU of lung between the vessels at full breath, mid-depth; -890 ± 25 (the NLST scan has -943; spread assumed).
+        gravity_hu_per_mm: density gain towards the back; 0.15 ± 0.09, at least 0 (the NLST scan has 0.01; spread assumed).
         missing_lobe: code of a resected lobe whose room its neighbour takes, 0 none.
     """
 
@@ -112,8 +112,8 @@ class AnatomyParameters:
     rotation_degrees: float = 0.0
     scoliosis_mm: float = 0.0
     asymmetry: float = 0.0
-    lung_hu: float = -872.0
-    gravity_hu_per_mm: float = 0.25
+    lung_hu: float = -890.0
+    gravity_hu_per_mm: float = 0.15
     missing_lobe: int = 0
 
 
@@ -137,6 +137,7 @@ def draw_anatomy(rng: np.random.Generator, *, sex: Sex | None = None, arms_up: b
     male = 1.0 if sex == "M" else -1.0
     height = 270 + 12 * male + 20 * body + normal(0, 16)
     tall = (height - 270) / 29
+    dome = normal(0.313 - 0.012 * tall, 0.065)
     oblique_right = _oblique(normal, 0.340, (-0.064, -0.16, -0.083, -0.065, -0.42))
     oblique_left = _oblique(normal, 0.317 + 0.024 * tall, (0.176, -0.17, 0.005, 0.165, -0.70))
     rise = oblique_right.level - 0.340
@@ -146,19 +147,19 @@ def draw_anatomy(rng: np.random.Generator, *, sex: Sex | None = None, arms_up: b
         sex=sex,
         arms_up=arms_up,
         lung_height_mm=height,
-        half_width_mm=140.5 + 5 * male + 6.5 * body + 8 * build + normal(0, 7.5),
-        half_depth_mm=99.5 + 3.5 * male + 3 * body + 6.5 * build + normal(0, 7),
-        squareness=normal(2.35, 0.12),
-        taper=normal(0.0, 0.05),
-        lean=normal(0.0, 0.07),
-        dome_right=normal(0.305 - 0.012 * tall, 0.07),
-        dome_left=normal(0.255 - 0.03 * tall, 0.07),
+        half_width_mm=142 + 5 * male + 6.5 * body + 8 * build + normal(0, 7.5),
+        half_depth_mm=99.5 + 3.5 * male + 3 * body + 6 * build + normal(0, 6.5),
+        squareness=normal(2.28, 0.12),
+        taper=normal(0.0, 0.037),
+        lean=normal(0.0, 0.06),
+        dome_right=dome,
+        dome_left=0.75 * dome + normal(0.04 - 0.02 * tall, 0.035),
         dome_flatness=normal(8.0, 1.5),
         sulcus_front=normal(0.29, 0.06),
         left_rise_mm=normal(6, 7),
         heart_width=normal(0.41, 0.035),
         heart_shift=normal(0.30, 0.03),
-        mediastinum_width_mm=normal(36, 3.5),
+        mediastinum_width_mm=normal(37, 3.5),
         oblique_right=oblique_right,
         oblique_left=oblique_left,
         minor=MinorFissure(
@@ -177,8 +178,8 @@ def draw_anatomy(rng: np.random.Generator, *, sex: Sex | None = None, arms_up: b
         rotation_degrees=normal(0, 3),
         scoliosis_mm=normal(0, 3),
         asymmetry=normal(0, 0.02),
-        lung_hu=normal(-872, 18),
-        gravity_hu_per_mm=normal(0.25, 0.08),
+        lung_hu=normal(-890, 25),
+        gravity_hu_per_mm=max(0.0, normal(0.15, 0.09)),
     )
 
 

@@ -60,21 +60,55 @@ def ellipsoid(
     return np.asarray((1 - q) * np.float32(min(radii)), np.float32)
 
 
+FAR_OUTSIDE_MM = -60.0
+"""Value of a tube's field far from it."""
+
+
 def tube(points: Points, path: NDArray[np.floating], radii: NDArray[np.floating] | float) -> FloatArray:
-    """Field of a tube along a polyline ``[n, 3]`` in ``(z, y, x)``, radius one for all or one a vertex."""
+    """Field of a tube along a polyline ``[n, 3]`` in ``(z, y, x)``, radius one for all or one a vertex.
+
+    Right within 35 mm of each straight piece; ``FAR_OUTSIDE_MM`` beyond.
+    """
     radius = np.broadcast_to(np.asarray(radii, np.float32), (len(path),))
-    z, y, x = points.inner_z, points.y, points.x
-    best: FloatArray | None = None
+    shape = np.broadcast_shapes(points.z.shape, points.y.shape, points.x.shape)
+    field = np.full(shape, FAR_OUTSIDE_MM, np.float32)
     for start, end, r0, r1 in zip(path[:-1], path[1:], radius[:-1], radius[1:], strict=True):
+        reach = max(r0, r1) + 35
+        box = _near(points, np.minimum(start, end) - reach, np.maximum(start, end) + reach)
+        if box is None:
+            continue
+        z, y, x = (_part(a, box) for a in (points.inner_z, points.y, points.x))
         step = (end - start).astype(np.float32)
         length = float(step @ step) or 1.0
         dz, dy, dx = z - np.float32(start[0]), y - np.float32(start[1]), x - np.float32(start[2])
         t = np.clip((dz * step[0] + dy * step[1] + dx * step[2]) / np.float32(length), 0, 1)
         square = (dz - t * step[0]) ** 2 + (dy - t * step[1]) ** 2 + (dx - t * step[2]) ** 2
-        field = r0 + t * (r1 - r0) - np.sqrt(square)
-        best = field if best is None else np.maximum(best, field)
-    assert best is not None
-    return np.asarray(best, np.float32)
+        part = field[box]
+        np.maximum(part, r0 + t * (r1 - r0) - np.sqrt(square), out=part)
+    return field
+
+
+def _part(values: FloatArray, box: tuple[slice, slice, slice]) -> FloatArray:
+    """A box of a broadcastable array."""
+    return values[tuple(slice(None) if n == 1 else s for n, s in zip(values.shape, box, strict=True))]
+
+
+def _near(points: Points, low: NDArray[np.floating], high: NDArray[np.floating]) -> tuple[slice, slice, slice] | None:
+    """The box of array indices within which points lie between two corners ``(z, y, x)``, None if there are none."""
+    found = []
+    for axis, values in enumerate((points.inner_z, points.y, points.x)):
+        others = tuple(a for a in range(3) if a != axis)
+        # Other axes move a coordinate by little and steadily, so their ends tell its range.
+        ends = values[
+            tuple(slice(None) if a == axis else slice(None, None, max(n - 1, 1)) for a, n in enumerate(values.shape))
+        ]
+        if points.x.ndim == 3 and points.x.shape[0] > 1 and axis == 2:
+            ends = values[:, :: max(values.shape[1] - 1, 1)]
+        inside = np.flatnonzero((ends.max(axis=others) >= low[axis]) & (ends.min(axis=others) <= high[axis]))
+        if not len(inside):
+            return None
+        found.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return found[0], found[1], found[2]
 
 
 def as_distance(level: FloatArray, spacing_mm: tuple[float, float, float], shortest_mm: float = 12.0) -> FloatArray:

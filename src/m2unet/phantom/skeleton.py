@@ -14,43 +14,59 @@ from m2unet.phantom.tubes import Tubes
 
 RIB_SHELL_MM = (-12.5, 0.0)
 """Values of the cavity's field between which ribs lie."""
-BLADE_SHELL_MM = (-34.0, -14.0)
+
+Range = tuple[float, float]
 
 
 def rib_field(
     p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArray, wall: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Field of the ribs and share of cartilage at points (1-D arrays) with the given value of the cavity's field."""
-    h, d = p.lung_height_mm, p.half_depth_mm
+    h, d, w = p.lung_height_mm, p.half_depth_mm, p.half_width_mm
     pitch = np.float32(h / 9.2)
-    back = np.float32(d) - y
-    drop = np.where(back < 1.45 * d, 0.62 * back, 0.62 * 1.45 * d - 0.5 * (back - 1.45 * d))
-    turn = (z + drop) / pitch
-    across = (turn - np.floor(turn) - np.float32(0.5)) * pitch * np.float32(0.86)
-    depth = wall + np.float32(5.5)
-    field = (1 - np.sqrt((depth / 4.2) ** 2 + (across / 6.8) ** 2)) * np.float32(4.2)
-    lowest = -0.02 * h - 0.55 * np.clip(y, 0, None) + 0.85 * np.clip(-y, 0, None) * 0.9
-    field = np.minimum(field, (z + 0.22 * h - np.clip(lowest + 0.2 * h, 0, None)) * 0.3)
-    field = np.minimum(field, (np.abs(x) - np.where(y > 0, 26.0, 14.0)) * 0.5)
-    cartilage = np.clip((-y - 0.72 * d) / 6, 0, 1) * np.clip((0.62 * p.half_width_mm - np.abs(x)) / 8 + 0.5, 0, 1)
+    # From the spine round to the front a rib falls by two fifths of the lungs' height, then rises to the breast bone.
+    turn = np.arctan2(np.abs(x) / np.float32(w), (y - np.float32(0.12 * d)) / np.float32(d)) / np.float32(np.pi)
+    drop = np.float32(0.42 * h) * (np.minimum(turn, 0.74) - 0.8 * np.clip(turn - 0.74, 0, None))
+    count = (z + drop) / pitch
+    across = (count - np.floor(count) - np.float32(0.5)) * pitch * np.float32(0.84)
+    field = (1 - np.sqrt(((wall + np.float32(5.5)) / 4.2) ** 2 + (across / 6.6) ** 2)) * np.float32(4.2)
+    lowest = np.float32(h) * (-0.30 + 0.55 * np.clip(turn - 0.45, 0, 0.55))
+    field = np.minimum(field, (z - lowest) * 0.3)
+    field = np.minimum(field, (np.abs(x) - np.where(y > 0, np.float32(26.0), np.float32(14.0))) * 0.5)
+    cartilage = np.clip((turn - 0.72) * 25, 0, 1)
     return np.asarray(field, np.float32), np.asarray(cartilage, np.float32)
 
 
-def blade_field(p: AnatomyParameters, z: FloatArray, y: FloatArray, x: FloatArray, wall: FloatArray) -> FloatArray:
-    """Field of the shoulder blades: thin plates in a shell behind the upper ribs, with a ridge."""
-    h, w = p.lung_height_mm, p.half_width_mm
-    ax = np.abs(x)
-    inner = 0.50 * w + 0.25 * np.clip(z - 0.55 * h, 0, None) * 0
-    plate = np.float32(2.8) - np.abs(wall + 19.5 + 0.06 * (ax - 0.8 * w))
-    edge = np.minimum(ax - inner, y - np.float32(-4.0))
-    edge = np.minimum(
-        edge, np.minimum(z - 0.42 * h - 0.7 * np.clip(ax - 0.6 * w, 0, None), np.float32(1.0 * h) - z) * 0.7
+def blade_box_mm(p: AnatomyParameters, side: int) -> tuple[Range, Range, Range]:
+    """Ranges of z, y and x that hold one shoulder blade."""
+    h, d, w = p.lung_height_mm, p.half_depth_mm, p.half_width_mm
+    near, far = 0.42 * w, 1.15 * w + 22
+    return (0.40 * h, 1.03 * h), (0.05 * d, 1.1 * d + 24), (near, far) if side > 0 else (-far, -near)
+
+
+def blade_field(p: AnatomyParameters, points: Points) -> FloatArray:
+    """Field of the shoulder blades: thin bent plates that lean on the back of the upper ribs, with a ridge."""
+    h, d, w = p.lung_height_mm, p.half_depth_mm, p.half_width_mm
+    inner, outer = (0.50 * w, 1.0 * d + 10), (1.04 * w + 12, 0.34 * d)
+    long = np.hypot(outer[0] - inner[0], outer[1] - inner[1])
+    along_x, along_y = (outer[0] - inner[0]) / long, (outer[1] - inner[1]) / long
+    ax = np.abs(points.x)
+    run = (ax - inner[0]) * along_x + (points.y - inner[1]) * along_y
+    lift = np.float32(0.10) * (points.z - np.float32(0.75 * h))
+    off = (
+        (ax - inner[0]) * along_y
+        - (points.y - inner[1]) * along_x
+        - lift
+        + np.float32(7) * np.sin(run * np.float32(np.pi / long))
     )
-    field = np.minimum(plate, edge)
+    thick = np.float32(2.2) + np.float32(4.5) * np.clip(run / long - 0.72, 0, 0.3) / np.float32(0.3)
+    low = points.z - np.float32(0.44 * h) - np.float32(0.9) * np.clip(run - 20, 0, None)
+    field = np.minimum(thick - np.abs(off), np.minimum(run, long - run))
+    field = np.minimum(field, np.minimum(low, np.float32(0.99 * h) - points.z) * np.float32(0.7))
     ridge = np.minimum(
-        np.float32(4.5) - np.abs(z - 0.84 * h - 0.25 * (ax - 0.6 * w)), np.minimum(-wall - 19, wall + 33)
+        np.float32(3.2) - np.abs(points.z - np.float32(0.86 * h) - 0.2 * run), np.minimum(-off, off + 22)
     )
-    ridge = np.minimum(ridge, np.minimum(ax - inner - 5, y - np.float32(10.0)))
+    ridge = np.minimum(ridge, np.minimum(run - 4, long + 10 - run))
     return np.asarray(np.maximum(field, ridge), np.float32)
 
 
@@ -91,7 +107,7 @@ def sternum_field(p: AnatomyParameters, points: Points) -> FloatArray:
     z = points.z / np.float32(h)
     half = np.interp(z, (0.30, 0.40, 0.62, 0.70, 0.78, 0.86), (9, 16, 15, 17, 25, 27)).astype(np.float32)
     front = np.interp(z, (0.30, 0.62, 0.90), (-0.96, -0.92, -0.56)).astype(np.float32) * np.float32(p.half_depth_mm) - 7
-    field = np.minimum(half - np.abs(points.x), np.float32(5.5) - np.abs(points.y - front))
+    field = (1 - np.sqrt((points.x / half) ** 2 + ((points.y - front) / 7.0) ** 2)) * np.float32(7.0)
     return np.asarray(np.minimum(field, np.minimum(z - 0.30, np.float32(0.87) - z) * np.float32(h)), np.float32)
 
 
@@ -118,8 +134,8 @@ def long_bones(p: AnatomyParameters) -> Tubes:
 
 
 __all__ = [
-    "BLADE_SHELL_MM",
     "RIB_SHELL_MM",
+    "blade_box_mm",
     "blade_field",
     "long_bones",
     "outline",

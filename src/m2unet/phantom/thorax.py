@@ -70,28 +70,26 @@ def _trunk(p: AnatomyParameters, points: Points, extra: float, fat: bool) -> Flo
     h = points.z / np.float32(p.lung_height_mm)
     w0, d0, m = p.half_width_mm, p.half_depth_mm, p.muscle_mm
     wide = profile(
-        (-0.6, 0, 0.4, 0.7, 0.9, 1.05, 1.2, 1.32), (w0, w0 + 2, w0 + 4, w0 + 10, w0 + 22, w0 + 18, 90, 62), h
+        (-0.6, 0, 0.4, 0.7, 0.9, 1.05, 1.2, 1.32), (w0 - 6, w0 - 6, w0 - 4, w0 + 6, w0 + 20, w0 + 18, 90, 62), h
     )
     front = profile(
         (-0.6, -0.2, 0.3, 0.6, 0.8, 1.0, 1.15, 1.3),
-        (-d0 * 0.98, -d0 * 0.95, -d0 - 2, -d0 - 2, -d0 * 0.75, -d0 * 0.4, -50, -45),
+        (-d0 * 0.92, -d0 * 0.92, -d0 + 4, -d0 * 0.94, -d0 * 0.66, -d0 * 0.22, -42, -45),
         h,
     )
-    back = profile(
-        (-0.6, 0, 0.4, 0.7, 0.95, 1.1, 1.3), (d0 * 0.86, d0 * 0.92, d0 + 2, d0 + 4, d0 * 0.92, d0 * 0.8, 55), h
-    )
+    back = profile((-0.6, 0, 0.4, 0.7, 0.95, 1.1, 1.3), (d0 * 0.86, d0 * 0.90, d0, d0 + 2, d0 * 0.92, d0 * 0.8, 55), h)
     side, ahead, behind = (extra * k for k in ((0.9, 1.0, 0.9) if fat else (1, 1, 1)))
-    wide, front, back = wide + m * 0.75 + side, front - m * 0.8 - ahead, back + m + behind
+    wide, front, back = wide + m * 0.35 + side, front - m * 0.6 - ahead, back + m + behind
     middle = (front + back) / 2
     v = np.abs(points.y - middle) / ((back - front) / 2)
     u = np.abs(points.x) / wide
-    q = (u**2.5 + v**2.5) ** 0.4
+    q = (u**2.3 + v**2.3) ** np.float32(1 / 2.3)
     return as_distance(np.asarray(1 - np.minimum(q, 3), np.float32), points.spacing_mm, 30.0)
 
 
 def muscle(p: AnatomyParameters, points: Points, wall: FloatArray) -> FloatArray:
     """Field of everything under the fat of trunk, shoulders and neck."""
-    field = soft_max(_trunk(p, points, 0.0, False), np.asarray(wall + np.float32(p.muscle_mm * 0.85), np.float32), 10)
+    field = soft_max(_trunk(p, points, 0.0, False), np.asarray(wall + np.float32(p.muscle_mm * 0.72), np.float32), 10)
     for path, radii in _limbs(p):
         field = soft_max(field, _upright_tube(points, path, radii), 15)
     return field
@@ -99,12 +97,12 @@ def muscle(p: AnatomyParameters, points: Points, wall: FloatArray) -> FloatArray
 
 def skin(p: AnatomyParameters, points: Points, flesh: FloatArray) -> FloatArray:
     """Field of the whole body."""
-    field = soft_max(_trunk(p, points, p.fat_mm, True), np.asarray(flesh + np.float32(0.55 * p.fat_mm), np.float32), 10)
+    field = soft_max(_trunk(p, points, p.fat_mm, True), np.asarray(flesh + np.float32(0.75 * p.fat_mm), np.float32), 10)
     if p.sex == "F":
-        size = 26 + 1.2 * p.fat_mm
+        size = 18 + 0.8 * p.fat_mm
         for side in (-1, 1):
             centre = (0.38 * p.lung_height_mm, -p.half_depth_mm - p.muscle_mm * 0.6, side * 0.55 * p.half_width_mm)
-            field = soft_max(field, ellipsoid(points, centre, (1.5 * size, size, 1.4 * size), inner=False), 25)
+            field = soft_max(field, ellipsoid(points, centre, (2.0 * size, size, 1.7 * size), inner=False), 30)
     return field
 
 

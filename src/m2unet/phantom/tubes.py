@@ -54,10 +54,10 @@ def grow_tree(
 
     for _ in range(24):
         centre = np.stack([np.bincount(group, points[:, k], len(fed)) for k in range(3)], 1) / fed[:, None]
-        share = np.where(fed == 1, 1.0, 0.48)[:, None]
+        share = np.where(fed == 1, 1.0, 0.40)[:, None]
         node = origin + share * (centre - origin)
         node += (
-            np.where(fed > 1, 0.10, 0.0)[:, None]
+            np.where(fed > 1, 0.06, 0.0)[:, None]
             * rng.standard_normal(node.shape)
             * np.linalg.norm(node - origin, axis=1, keepdims=True)
         )

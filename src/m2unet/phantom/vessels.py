@@ -43,7 +43,7 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
     r = p.trachea_mm
     air = [_line([(1.45 * h, 0, 0), (h, 0.06 * d, -2), carina], (r, r, r * 1.02))]
     vessels = []
-    hila = {-1: carina + (-0.085 * h, 6, -32), 1: carina + (-0.095 * h, 10, 40)}
+    hila = {-1: carina + (-0.105 * h, 6, -31), 1: carina + (-0.125 * h, 10, 38)}
     for side, hilum in hila.items():
         bend = carina + (hilum - carina) * 0.5 + (4, 0, 0)
         wide = r * (0.86 if side < 0 else 0.76)
@@ -51,7 +51,7 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
     voxel = float(np.prod(grid.spacing_mm)) / 1000
     for code in range(1, 6):
         side = -1 if code <= 3 else 1
-        inside = np.argwhere((lobes == code) & (depth > 3))
+        inside = np.argwhere((lobes == code) & (depth > 2))
         if len(inside) < 8:
             continue
         places = inside * np.array(grid.spacing_mm) + np.array(grid.origin_mm)
@@ -62,8 +62,8 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
             chosen = places[rng.choice(len(places), min(tips, len(places)), replace=False)]
             chosen = chosen + rng.uniform(-0.5, 0.5, chosen.shape) * grid.spacing_mm
             start = root + np.array(shift)
-            vessels.append(grow_tree(start, chosen, 4.6 * (tips / 450) ** 0.33, 0.42, rng))
-            vessels.append(_line([hila[side] + np.array(shift) * 0.7, start], (6.0, 4.6)))
+            vessels.append(grow_tree(start, chosen, 4.0 * (tips / 450) ** 0.33, 0.64, rng))
+            vessels.append(_line([hila[side] + np.array(shift) * 0.7, start], (6.5, 4.2)))
         deep = places[depth[tuple(inside.T)] > min(12, np.quantile(depth[tuple(inside.T)], 0.6))]
         ends = deep[rng.choice(len(deep), min(14, len(deep)), replace=False)]
         ends = root + 0.72 * (ends - root)
