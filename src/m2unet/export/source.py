@@ -37,6 +37,7 @@ _TYPE_2 = (
     "ReferringPhysicianName",
 )
 _DESCRIPTIVE_GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0032, 0x0038, 0x0040})
+_STUDY_ID = 0x00200010
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _PLANE = ("FrameOfReferenceUID", "ImageOrientationPatient", "PixelSpacing")
 _READ = (*_IDENTITY, *_PLANE, "Modality", "Rows", "Columns", "ImagePositionPatient", "SliceThickness")
@@ -162,8 +163,10 @@ def read_source(volume: Volume) -> SourceSeries:
         name, images[0].PatientName = images[0].PatientName, ""
     row, column = volume.source.spacing_mm[1:]
     between = _plane_distance(volume)
-    thickness = header.get("slice_thickness_mm") or between
-    return SourceSeries(images, (row, column), float(thickness), between, frames, name)
+    thickness = float(header.get("slice_thickness_mm") or between)
+    if frames is None:
+        images[0].SliceThickness = f"{thickness:.10g}"  # highdicom asks for it even when it is told the measures
+    return SourceSeries(images, (row, column), thickness, between, frames, name)
 
 
 def _frames(volume: Volume, files: Sequence[Path], frames: Sequence[int | None]) -> tuple[int, ...] | None:
@@ -190,10 +193,18 @@ def _plane_distance(volume: Volume) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back Python warnings: those of pydicom and highdicom quote values, which may identify the patient."""
+    """Hold back what pydicom and highdicom warn of and log: they quote values, which may identify the patient."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [found.level for found in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        for found in loggers:
+            found.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for found, level in zip(loggers, levels, strict=True):
+                found.setLevel(level)
 
 
 @contextmanager
@@ -277,7 +288,7 @@ def _check_order(images: Sequence[Dataset], volume: Volume) -> None:
 def _clean(header: Dataset) -> None:
     """Empty what is malformed, add what may be empty but must be there."""
     for tag in list(header.keys()):
-        if tag.group in _DESCRIPTIVE_GROUPS and not _well_formed(header, tag):
+        if (tag.group in _DESCRIPTIVE_GROUPS or tag == _STUDY_ID) and not _well_formed(header, tag):
             logger.info("a malformed %s is left empty", tag)
             del header[tag]
     for name in _TYPE_2:
