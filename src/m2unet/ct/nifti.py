@@ -113,16 +113,16 @@ def _fill(stream: IO[bytes], array: NDArray[Any]) -> None:
     """Read the voxels, chunk by chunk and never more than declared, whatever a compressed file would unpack to."""
     view = array.reshape(-1).view(np.uint8).data
     done = 0
-    while done < len(view):
-        try:
-            data = stream.read(min(_CHUNK, len(view) - done))
-        except (EOFError, OSError, zlib.error):
-            data = b""
-        if not data:
-            share = 100 * done / len(view)
-            raise QualityError([finding("truncated", f"the file ends or breaks after {share:.0f} % of its voxels")])
-        view[done : done + len(data)] = data
-        done += len(data)
+    try:
+        while done < len(view) and (data := stream.read(min(_CHUNK, len(view) - done))):
+            view[done : done + len(data)] = data
+            done += len(data)
+        stream.read(4 * _CHUNK)  # a compressed file checks its sum only at its end; a bomb is followed no further
+    except (EOFError, OSError, zlib.error):
+        raise QualityError([finding("truncated", "the compressed file is cut short or damaged")]) from None
+    if done < len(view):
+        found = f"the file ends after {100 * done / len(view):.0f} % of its voxels"
+        raise QualityError([finding("truncated", found)])
 
 
 def _parse(data: bytes) -> _Header:

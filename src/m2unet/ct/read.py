@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 FLOOR_HU = -1024
 """Everything below is padding beyond the field of view, whatever value a scanner gives it, and is raised to this."""
 
+NOTED = 0.02
+"""Fewer voxels than this share are the noise of air."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -86,7 +89,7 @@ def load(path: Path) -> Loaded:
     if any(found.code == "not-finite" for found in findings):
         return Loaded(None, tuple(findings))
     volume, padded = _volume(raw, str(path))
-    if padded:
+    if padded > NOTED * volume.array.size:
         findings.append(finding("padding", f"{padded} of {volume.array.size} voxels"))
     findings += check_geometry(volume)
     if any(found.level == "error" for found in findings):
