@@ -1,0 +1,68 @@
+"""``m2unet check``: exit codes, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+import typer
+from typer.testing import CliRunner
+
+from m2unet.cli.check import check
+from tests.ct.samples import chest, write_series
+
+app = typer.Typer()
+app.command("check")(check)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    write_series(tmp_path / "good", chest())
+    return tmp_path / "good"
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    image = sitk.GetImageFromArray(chest()[6:13])
+    image.SetSpacing((4.0, 4.0, 10.0))
+    sitk.WriteImage(image, str(tmp_path / "short.mha"))
+    return tmp_path / "short.mha"
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(chest()[0].clip(0, 255).astype("uint8")), str(tmp_path / "bad.png"))
+    return tmp_path / "bad.png"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.output
+
+
+def test_exit_codes(good: Path, short: Path, bad: Path) -> None:
+    assert run(good)[0] == 0
+    assert run(good, short)[0] == 0
+    assert run(good, bad)[0] == 1
+    assert run(bad)[0] == 2
+    assert run(bad, bad.with_name("nothing"))[0] == 2
+
+
+def test_tables(good: Path, short: Path, bad: Path) -> None:
+    _, said = run(good, short, bad)
+    assert "good: can be used" in said and "dicom, 20 x 96 x 112 voxels of 10 x 4 x 4 mm" in said
+    assert "bad.png: cannot be used" in said
+    assert "warning" in said and "too-few-slices" in said and "picture" in said
+    assert "secret" not in said
+
+
+def test_json(good: Path, short: Path, bad: Path) -> None:
+    code, said = run(good, short, bad, "--json")
+    first, second, third = json.loads(said)
+    assert code == 1
+    assert first["ok"] and first["shape"] == [20, 96, 112] and first["lungs_ml"] > 1000
+    assert {f["code"] for f in second["findings"]} == {"too-few-slices", "lungs-cut-off"}
+    assert not third["ok"] and third["findings"][0]["level"] == "error" and third["findings"][0]["mend"]

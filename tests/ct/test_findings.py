@@ -1,0 +1,46 @@
+"""The table of findings, the code that uses it and the page that shows it agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import m2unet.ct
+from m2unet.ct.findings import KINDS, QualityError, finding
+
+ROOM = Path(m2unet.ct.__file__).parent
+PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
+
+
+def test_every_kind_is_used_and_every_use_is_known() -> None:
+    text = "".join(path.read_text() for path in ROOM.glob("*.py") if path.name != "findings.py")
+    used = set(re.findall(r'finding\(\s*"([a-z0-9-]+)"', text)) | set(re.findall(r'"([a-z]+(?:-[a-z]+)+)" if ', text))
+    used |= set(re.findall(r' else "([a-z]+(?:-[a-z]+)+)"', text))
+    used |= {name for name in KINDS if f'"{name}" if kind' in text}
+    assert used == set(KINDS)
+
+
+def test_the_page_shows_the_table() -> None:
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| ([a-z, ]+) \|", PAGE.read_text(), re.MULTILINE))
+    assert rows == {code: ", ".join(kind.levels) for code, kind in KINDS.items()}
+
+
+def test_levels() -> None:
+    assert finding("gantry-tilt", "x").level == "warning"
+    assert finding("gantry-tilt", "x", "note").level == "note"
+    assert finding("gantry-tilt", "x").to_dict() == {
+        "code": "gantry-tilt",
+        "level": "warning",
+        "found": "x",
+        "mend": KINDS["gantry-tilt"].mend,
+    }
+    with pytest.raises(KeyError):
+        finding("no-such-thing", "x")
+
+
+def test_an_error_says_what_and_how_to_mend() -> None:
+    error = QualityError([finding("padding", "note only"), finding("missing-slices", "two missing")])
+    assert "two missing" in str(error) and KINDS["missing-slices"].mend in str(error)
+    assert "note only" not in str(error) and len(error.findings) == 2
