@@ -114,7 +114,7 @@ class ConfounderModel:
             share = np.clip(excess * 2.0, 0.0, 1.0) * (hu < -650)
             hu = hu + share * (-975.0 - hu)
         if strengths.atelectasis > 0:
-            depth = np.maximum(points.pleura, 0.0) * (1.0 + 0.35 * points.noise["ragged"])
+            depth = np.maximum(points.pleura, 0.0) * (1.0 + 0.22 * points.noise["ragged"])
             behind = np.clip(1.0 - (self.back_mm - points.y) / 55.0, 0.0, 1.0)
             low = np.clip(1.25 - (points.z - self.base_mm) / self.height_mm, 0.25, 1.0)
             rise = strengths.atelectasis * behind * low
@@ -183,7 +183,7 @@ def _draw_spot(spot: Spot, ragged: SmoothField, hu: FloatArray, tissues: Tissues
     part = (box[0], box[1], box[2])
     (z, rz, sz), (y, ry, sy), (x, rx, sx) = axes
     d = np.sqrt(np.square(z / rz)[:, None, None] + np.square(y / ry)[:, None] + np.square(x / rx))
-    d = d * np.exp(0.5 * spot.ragged * ragged.on(*(axis[p] for axis, p in zip(grid.axes(), part, strict=True))))
+    d = d * np.exp(0.35 * spot.ragged * ragged.on(*(axis[p] for axis, p in zip(grid.axes(), part, strict=True))))
     soft = max(0.5, 0.5 * (sz * sy * sx) ** (1 / 3)) / min(spot.radius_mm)
     share = np.clip((1.0 - d) / (2 * soft) + 0.5, 0.0, 1.0)
     inside = (tissues.lobes[part] >= 1) & (tissues.lobes[part] <= 5)

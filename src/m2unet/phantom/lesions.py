@@ -221,7 +221,7 @@ def _draw_seeds(disease: Disease, lobe: int, extent: float, points: Points, rng:
 
 def _draw_seed(disease: Disease, lobe: int, points: Points, rng: np.random.Generator) -> Lesion:
     central = rng.random() < disease.central
-    at = _choose(points, rng, depth_mm=35.0 if central else 6.0)
+    at = _choose(points, rng, depth_mm=35.0 if central else 5.0)
     size = float(np.exp(rng.normal(0.0, 0.45)))
     stretch = np.exp(rng.normal((0.25, 0.0, 0.0), 0.35))
     radius = 20.0 * size * stretch / np.cbrt(np.prod(stretch))
@@ -230,7 +230,7 @@ def _draw_seed(disease: Disease, lobe: int, points: Points, rng: np.random.Gener
         kind=CRAZY_PAVING if rng.random() < disease.crazy else GROUND_GLASS,
         centre_mm=(float(points.z[at]), float(points.y[at]), float(points.x[at])),
         radius_mm=(float(radius[0]), float(radius[1]), float(radius[2])),
-        depth_mm=None if central else float(radius.mean() * rng.uniform(0.45, 0.9)),
+        depth_mm=None if central else float(radius.mean() * rng.uniform(0.35, 0.75)),
         density=float(rng.beta(2.0, 2.0)),
         core=float(np.exp(rng.normal(0.0, 0.6))),
     )
@@ -270,8 +270,8 @@ def _choose(points: Points, rng: np.random.Generator, depth_mm: float) -> int:
 
 def _warp(points: Points) -> FloatArray:
     """Twice the log of the factor by which noise moves a lesion's margin."""
-    noise = 0.40 * points.noise["broad"] + 0.34 * points.noise["fine"]
-    return 2.0 * np.clip(noise, -_WARP_LIMIT, _WARP_LIMIT)
+    noise = 0.24 * points.noise["broad"] + 0.20 * points.noise["fine"]
+    return (2.0 * np.clip(noise, -_WARP_LIMIT, _WARP_LIMIT)).astype(np.float32)
 
 
 def _distance(patches: list[Lesion], points: Points) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
@@ -292,7 +292,7 @@ def _distance(patches: list[Lesion], points: Points) -> tuple[FloatArray, FloatA
     nearest *= np.exp(_warp(points))
     tendency = np.array([patch.core for patch in patches], dtype=np.float32)[owner]
     # cores lie towards the pleura and only loosely in the middle of a patch, else every patch would look like a target
-    core = nearest**0.4 * np.exp(0.9 * points.noise["core"] + 0.4 * points.noise["fine"] + pleura / 40.0) / tendency
+    core = nearest**0.4 * np.exp(0.52 * points.noise["core"] + 0.24 * points.noise["fine"] + pleura / 40.0) / tendency
     return nearest, core.astype(np.float32), owner
 
 
@@ -310,7 +310,7 @@ def _draw_patches(
     kinds[inside & (core < core_level)] = CONSOLIDATION
     density = np.array([patch.density for patch in patches], dtype=np.float32)[owner]
     grain, fine, broad = points.noise["grain"], points.noise["fine"], points.noise["broad"]
-    glass = -690.0 + 200.0 * density + 45.0 * broad + 45.0 * fine + 30.0 * grain
+    glass = -690.0 + 200.0 * density + 28.0 * broad + 28.0 * fine + 18.0 * grain
     mesh = kinds == CRAZY_PAVING
     if mesh.any():
         glass[mesh] += _mesh(points.noise["mesh"][mesh], grid)
@@ -320,7 +320,7 @@ def _draw_patches(
     after = before + opacity * np.maximum(glass - before, 0.0)
     if core_level > 0:
         firm = np.clip((core_level - core) / (0.8 * core_level) + 0.45, 0.0, 1.0) * np.clip(3.0 * edge - 1.5, 0.0, 1.0)
-        solid = -110.0 + 110.0 * density + 45.0 * fine + 35.0 * grain
+        solid = -110.0 + 110.0 * density + 26.0 * fine + 20.0 * grain
         after += firm * np.maximum(solid - after, 0.0)
     return after.astype(np.float32), kinds
 
@@ -328,7 +328,7 @@ def _draw_patches(
 def _mesh(noise: FloatArray, grid: Grid) -> FloatArray:
     """Thickened septa: a net where the noise crosses zero, fainter on grids too coarse to show it."""
     blur = float(np.clip(1.2 / max(grid.spacing_mm[1], grid.spacing_mm[2]), 0.35, 1.0))
-    return 260.0 * blur * np.exp(-np.square(noise / np.float32(0.22 / blur))) - 20.0
+    return 260.0 * blur * np.exp(-np.square(noise / np.float32(0.38 / blur))) - 20.0
 
 
 def _draw_band(band: Lesion, points: Points, after: FloatArray, kinds: NDArray[np.uint8], grid: Grid) -> None:
@@ -339,7 +339,7 @@ def _draw_band(band: Lesion, points: Points, after: FloatArray, kinds: NDArray[n
     if near.size == 0 or band.depth_mm is None:
         return
     half = max(1.3, 0.5 * max(grid.spacing_mm[1], grid.spacing_mm[2]))
-    off = points.pleura[near] - band.depth_mm - 2.2 * points.noise["fine"][near]
+    off = points.pleura[near] - band.depth_mm - 1.3 * points.noise["fine"][near]
     strength = np.exp(-np.square(off / np.float32(half))) * np.clip(2.0 * (1.0 - d[near]), 0.0, 1.0)
     target = -380.0 + 260.0 * band.density
     after[near] += strength * np.maximum(target - after[near], 0.0)

@@ -168,7 +168,11 @@ def draw_protocol(rng: np.random.Generator, site: int, lungs: LungBox, size: Siz
     coverage = _between(place.coverage, u[5])
     low = lungs.z[0] - (6 + coverage * 110 * (0.5 + 0.5 * u[6]))
     high = lungs.z[1] + (6 + coverage * 80 * (0.5 + 0.5 * u[7]))
-    slices = int(np.clip(np.ceil((high - low) / step) + 1, *SLICES))
+    if (high - low) / step > SLICES[1] - 1:  # the thinnest slices reach no farther than the lungs, if so far
+        low, high = lungs.z[0] - 3, lungs.z[1] + 3
+        enough = [other for other in place.slices if (high - low) / other[1] <= SLICES[1] - 1]
+        thickness, step = (thickness, step) if (thickness, step) in enough else enough[0]
+    slices = max(int(np.ceil((high - low) / step)) + 1, SLICES[0])
     if size == "small":
         matrix, pixel = SMALL_MATRIX, pixel * place.matrix / SMALL_MATRIX
         if slices > SMALL_SLICES:

@@ -30,7 +30,7 @@ class SmoothField:
         self.scale_mm = scale_mm
         self.low_mm = tuple(low - 2 * scale_mm for low in low_mm)
         counts = [int(np.ceil((high - low) / scale_mm)) + 4 for low, high in zip(self.low_mm, high_mm, strict=True)]
-        self.lattice: FloatArray = rng.standard_normal(counts, dtype=np.float32) / np.float32(np.sqrt(_SPREAD))
+        self.lattice: FloatArray = rng.standard_normal(counts, dtype=np.float32) / np.float32(_SPREAD)
 
     def on(self, z: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
         """The field on the grid spanned by three coordinate axes in mm.
