@@ -20,7 +20,7 @@ from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.store import prepared_store
 from m2unet.workflows.train import TrainJob, check_labels, seeded_model, train_run
 from m2unet.workflows.validation import BagValidator
-from tests.workflows.conftest import TINY
+from tests.small_cohort import TINY
 
 
 def test_a_run_folder_holds_what_made_the_model(run: RunFolder, tiny_config: Config) -> None:
