@@ -14,10 +14,10 @@ The rule for opacity, after the idea of a median filter, which keeps edges but d
 window (Huang et al. 1979, *IEEE Trans ASSP* 27:13-18):
 
 1. HU are smoothed lightly inside the lobes only (Gaussian; the chest wall does not bleed in).
-2. A voxel is *dense* from 120 HU above this scan's own aerated lung (the peak of its histogram), within -760 to -650:
+2. A voxel is *dense* from 130 HU above this scan's own aerated lung (the peak of its histogram), within -760 to -650:
    aerated lung differs by 100 HU between breaths and kernels, so a cut of the scan's own is sounder than a fixed one
    (Berta et al. 2021, *Physica Medica* 82:28-39; Mazzilli et al. 2021, *Applied Sciences* 11:1238).
-3. Two sorts of voxel hardly vote. What is bright (-500 HU on) but thin is taken for a vessel, with its blurred halo:
+3. Two sorts of voxel hardly vote. What is bright (-600 HU on) but thin is taken for a vessel, with its blurred halo:
    bright structures have a core where at least half of the lobe around, weighted by a Gaussian of ``vessel_mm``, is
    bright; a tube below 1.18 sigma in radius and a sheet below 1.35 sigma in thickness have none, and what no core
    reaches is thin. And the rim of the lobes, whose HU are blurred with what lies outside.
@@ -64,14 +64,14 @@ class OpacityConfig(BaseModel):
     emphysema_below_hu: int = Field(-950, description="band; Gevenois et al. 1996")
     ground_glass_from_hu: int = Field(-700, description="band; end of well-aerated lung, Colombi et al. 2020")
     consolidation_from_hu: int = Field(-300, description="band and opacity; BMC Infect Dis 2021, s12879-021-06556-z")
-    dense_above_aerated_hu: int = Field(120, gt=0, description="dense from so far above the scan's aerated lung")
+    dense_above_aerated_hu: int = Field(130, gt=0, description="dense from so far above the scan's aerated lung")
     dense_between_hu: tuple[int, int] = Field((-760, -650), description="limits of the cut so found")
     smooth_mm: float = Field(0.7, ge=0, description="sigma of the light smoothing of HU")
-    vote_mm: float = Field(3.0, gt=0, description="sigma of the vote that deletes vessels, walls and rims")
-    vessel_from_hu: int = Field(-500, description="HU from which a thin structure may be a vessel")
+    vote_mm: float = Field(3.5, gt=0, description="sigma of the vote that deletes vessels, walls and rims")
+    vessel_from_hu: int = Field(-600, description="HU from which a thin structure may be a vessel")
     vessel_mm: float = Field(5.0, gt=0, description="sigma that tells a vessel from consolidation")
     rim_mm: float = Field(2.0, ge=0, description="outer layer of the lobes, blurred with what lies outside")
-    least_ml: float = Field(0.5, ge=0, description="smaller islands are dropped")
+    least_ml: float = Field(1.0, ge=0, description="smaller islands are dropped")
     airway_wall_mm: float = Field(2.0, ge=0, description="distance from the airway's lumen that is never opaque")
     involved_from_percent: float = Field(1.0, ge=0, le=5, description="share from which a part scores above 0")
 
