@@ -18,11 +18,15 @@ def predict(
         str | None, typer.Option("--mask-format", help=".nii.gz, .mha or .nrrd [default: the input's own].")
     ] = None,
     montage: Annotated[bool, typer.Option(help="Draw a montage of each scan.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html and the interactive view.")] = True,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Show the DICOM header's patient name, ID and dates in the report.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Predict scans: lobe mask, volumes and severity, one folder a case. Finished cases are skipped."""
+    """Predict scans: lobes, opacities, severity and a report, one folder a case. Finished cases are skipped."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
     from m2unet.inference.predictor import Predictor
@@ -34,7 +38,7 @@ def predict(
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
     cases = find_cases(scans)
     predictor = Predictor.load(model, device=choose_device(device))
-    options = CaseOptions(mask_format, montage, seed, overwrite)
+    options = CaseOptions(mask_format, montage, seed, overwrite, report, identify)
     outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
     for outcome in outcomes:
         say(f"{outcome.case.name}: {_line(outcome)}")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import LOBES
+from m2unet.anatomy import LOBES, RIGHT_CODES
 from m2unet.ct.volume import Volume
 from m2unet.files import atomic_path, write_text
 from m2unet.report.contours import LUNG_WINDOW, OPACITIES
@@ -38,6 +38,9 @@ MOST_VOXELS = 8_000_000
 
 HU_STEP, HU_LOWEST = 8, -1024
 """The CT is shown in 256 steps from -1024 HU on: enough for lung and mediastinum, a quarter of the size."""
+
+_LABELS = 1002
+"""NIfTI-1's intent code of label images; NiiVue outlines only those."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,30 @@ class Layer:
         }
 
 
-def write_viewer(folder: Path, document: ResultDocument, layers: Sequence[Layer], assets: str = "../assets") -> None:
+@dataclass(frozen=True)
+class View:
+    """What is shown of one scan.
+
+    Attributes:
+        layers: the CT first; further ones, such as a heat map, may be added.
+        focus: where the crosshair is at first: shares of the CT from the patient's left, back and feet, 0 to 1.
+    """
+
+    layers: tuple[Layer, ...]
+    focus: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+def write_viewer(folder: Path, document: ResultDocument, view: View, assets: str = "../assets") -> None:
     """Write the page and its data, each atomically.
 
     Args:
         folder: of the case.
         document: what was found.
-        layers: of :func:`view_layers`, and perhaps more.
+        view: of :func:`make_view`, perhaps with more layers.
         assets: where NiiVue is, relative to the folder.
     """
-    data = json.dumps({"layers": [layer.to_dict() for layer in layers]}, ensure_ascii=True)
+    layers = view.layers
+    data = json.dumps({"focus": view.focus, "layers": [layer.to_dict() for layer in layers]}, ensure_ascii=True)
     write_text(folder / DATA_FILE, f"window.m2unetView = {data};\n")
     page = (
         environment()
@@ -106,7 +123,7 @@ def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def view_layers(volume: Volume, scene: Scene) -> list[Layer]:
+def make_view(volume: Volume, scene: Scene) -> View:
     """CT, lobes and opacities, cut to the lungs with a margin and made coarser if need be.
 
     Args:
@@ -122,11 +139,27 @@ def view_layers(volume: Volume, scene: Scene) -> list[Layer]:
     if scene.lobes is not None:
         labels = tuple((lobe.code, f"{lobe.abbreviation}, {lobe.name}", lobe.colour) for lobe in LOBES)
         mask = shrink_mask(scene.lobes[box], factors, [lobe.code for lobe in LOBES])
-        layers.append(Layer("lobes", "Lobes", "labels", grid.nifti(mask), labels, 0.3))
+        layers.append(Layer("lobes", "Lobes", "labels", grid.nifti(mask, intent=_LABELS), labels, 0.3))
     if scene.opacity is not None:
         mask = shrink_mask(scene.opacity[box], factors, [code for code, _, _ in OPACITIES])
-        layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask), OPACITIES, 0.55))
-    return layers
+        layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask, intent=_LABELS), OPACITIES, 0.55))
+    return View(tuple(layers), _focus(scene, box))
+
+
+def _focus(scene: Scene, box: tuple[slice, slice, slice]) -> tuple[float, float, float]:
+    """The middle of the slice with most opacity, or of the right lung; the middle of the box without lobes."""
+    inside = None
+    if scene.opacity is not None and scene.opacity.any():
+        inside = scene.opacity[box] > 0
+    elif scene.lobes is not None and np.isin(scene.lobes, RIGHT_CODES).any():
+        inside = np.isin(scene.lobes[box], RIGHT_CODES)
+    if inside is None:
+        return 0.5, 0.5, 0.5
+    z = int(inside.sum(axis=(1, 2)).argmax())
+    rows, columns = np.nonzero(inside[z])
+    middle = np.argmin((rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2)
+    deep, high, wide = inside.shape
+    return 1 - (int(columns[middle]) + 0.5) / wide, 1 - (int(rows[middle]) + 0.5) / high, (z + 0.5) / deep
 
 
 def shrink_factors(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[int, int, int]:
@@ -178,7 +211,7 @@ class _Grid:
         direction = volume.direction if square else np.eye(3)  # NIfTI's writer takes no tilted gantry
         return cls(tuple(spacing[::-1]), tuple(origin[:3].tolist()), tuple(direction.ravel().tolist()))
 
-    def nifti(self, array: NDArray[np.uint8], slope: float = 1.0, intercept: float = 0.0) -> bytes:
+    def nifti(self, array: NDArray[np.uint8], slope: float = 1.0, intercept: float = 0.0, *, intent: int = 0) -> bytes:
         """Gzipped NIfTI-1; the same bytes for the same array."""
         import SimpleITK as sitk
 
@@ -190,5 +223,6 @@ class _Grid:
             path = Path(folder) / "image.nii"
             sitk.WriteImage(image, str(path))
             data = bytearray(path.read_bytes())
+        data[68:70] = struct.pack("<h", intent)  # intent_code of NIfTI-1
         data[112:120] = struct.pack("<ff", slope, intercept)  # scl_slope and scl_inter of NIfTI-1
         return gzip.compress(bytes(data), 6, mtime=0)

@@ -34,11 +34,12 @@ from m2unet.report.result import (
     SeverityPart,
     StepPart,
 )
-from m2unet.report.viewer import DATA_FILE, VIEWER_FILE, install_assets, view_layers, write_viewer
+from m2unet.report.viewer import DATA_FILE, VIEWER_FILE, install_assets, make_view, write_viewer
 from m2unet.workflows.run_folder import versions
 
 RESULT_FILE = "result.json"
 ERROR_FILE = "error.json"
+REPORT_FILE = "report.html"
 MASK_FORMATS = {"nifti": ".nii.gz", "mha": ".mha", "nrrd": ".nrrd", "dicom": ".nii.gz", "memory": ".nii.gz"}
 
 
@@ -106,8 +107,15 @@ class CaseOptions:
         return {
             "seed": self.seed,
             "postprocess": asdict(self.postprocess),
-            "opacity": self.opacity.model_dump(),
+            "opacity": self.opacity.model_dump(mode="json"),
         }
+
+    def satisfied_by(self, kept: ResultDocument) -> bool:
+        """Whether a case written before was made with these settings and has the files that are asked for."""
+        wanted = {"montage"} if self.montage else set()
+        wanted |= {"report", "viewer"} if self.report else set()
+        shows_who = self.report and self.identify
+        return kept.settings == self.settings() and wanted <= kept.files.keys() and kept.identified == shows_who
 
 
 def write_case(
@@ -134,11 +142,21 @@ def write_case(
     document = result_document(evidence, files, options, fingerprint)
     if options.report:
         document = _write_report(document, evidence, folder, options)
+    _remove_stale(folder, document.files)
     spent = {"measure": round(measured - started, 3), "write": round(time.perf_counter() - measured, 3)}
     document = document.model_copy(update={"seconds": {**document.seconds, **spent}})
     (folder / ERROR_FILE).unlink(missing_ok=True)
     write_text(folder / RESULT_FILE, document.model_dump_json(indent=2) + "\n")
     return document
+
+
+def _remove_stale(folder: Path, files: dict[str, str]) -> None:
+    """Remove what an earlier call wrote and this one did not: it would belong to another result."""
+    endings = dict.fromkeys(MASK_FORMATS.values())
+    own = {f"{mask}{ending}" for mask in ("lobes", "opacity") for ending in (*endings, ".nii")}
+    for name in own | {"montage.png", "thumbnail.png", REPORT_FILE, VIEWER_FILE, DATA_FILE}:
+        if name not in files.values():
+            (folder / name).unlink(missing_ok=True)
 
 
 def gather_evidence(prediction: Prediction, name: str, options: CaseOptions) -> CaseEvidence:
@@ -173,14 +191,14 @@ def _write_pictures(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
 def _write_report(
     document: ResultDocument, evidence: CaseEvidence, folder: Path, options: CaseOptions
 ) -> ResultDocument:
-    written = {"report": "report.html", "viewer": VIEWER_FILE, "viewer_data": DATA_FILE}
+    written = {"report": REPORT_FILE, "viewer": VIEWER_FILE, "viewer_data": DATA_FILE}
     document = document.model_copy(update={"files": {**document.files, **written}, "identified": options.identify})
     install_assets(folder.parent / "assets")
-    write_viewer(folder, document, view_layers(evidence.prediction.volume, evidence.scene))
+    write_viewer(folder, document, make_view(evidence.prediction.volume, evidence.scene))
     montage = document.files.get("montage")
     identity = read_identity(evidence.prediction.volume) if options.identify else None
     page = render_report(document, (folder / montage).read_bytes() if montage else None, identity)
-    write_text(folder / "report.html", page)
+    write_text(folder / REPORT_FILE, page)
     return document
 
 

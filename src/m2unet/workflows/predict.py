@@ -15,8 +15,10 @@ from m2unet.ct.findings import QualityError
 from m2unet.errors import M2UNetError
 from m2unet.files import write_json
 from m2unet.inference.predictor import Predictor
+from m2unet.report.cohort_page import CohortCase
 from m2unet.report.result import ResultDocument
 from m2unet.workflows.case import ERROR_FILE, RESULT_FILE, CaseOptions, write_case
+from m2unet.workflows.cohort_page import write_cohort_page
 from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
@@ -96,16 +98,21 @@ def predict_cases(
 ) -> Iterator[CaseOutcome]:
     """Predict cases one after the other, yielding each as it is done; a bad one never stops the others.
 
-    For each case ``out/NAME/`` gets ``result.json``, ``lobes.nii.gz`` (in the input's geometry; or the format asked
-    for) and ``montage.png``; or ``error.json`` if it failed. ``result.json`` is written last: a case without it is not
-    finished.
+    For each case ``out/NAME/`` gets what :func:`m2unet.workflows.case.write_case` writes, or ``error.json`` if it
+    failed. ``result.json`` is written last: a case without it is not finished. Several cases also get a table and a
+    page beside their folders, when the last is done.
     """
     options = options or CaseOptions()
     shown: Progress = progress or NoProgress()
+    rows: list[CohortCase] = []
     with shown.stage("predicting") as step:
         for number, case in enumerate(cases, 1):
-            yield _case(predictor, case, out / case.name, options)
+            outcome = _case(predictor, case, out / case.name, options)
+            rows.append(CohortCase(case.name, outcome.result, outcome.error))
+            yield outcome
             step(number, len(cases))
+    if len(rows) > 1:
+        write_cohort_page(out, rows, page=options.report)
 
 
 def _case(predictor: Predictor, case: Case, folder: Path, options: CaseOptions) -> CaseOutcome:
@@ -133,7 +140,7 @@ def _write_error(folder: Path, message: str, findings: list[dict[str, str]]) -> 
 
 
 def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: CaseOptions) -> ResultDocument | None:
-    """The kept result, if it is of the same scan, model and seed and its mask is there."""
+    """The kept result, if it is of the same scan, model and settings, and what was asked for is there."""
     path = folder / RESULT_FILE
     if not path.is_file():
         return None
@@ -142,9 +149,8 @@ def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: Cas
     except (ValidationError, ValueError):
         return None
     same = kept.source_fingerprint == fingerprint and kept.model.weights_sha256 == predictor.identity.weights_sha256
-    seeded = kept.severity.seed in (None, options.seed)
-    files = [folder / name for name in (kept.lobes.mask, kept.montage) if name is not None]
-    return kept if same and seeded and all(file.is_file() for file in files) else None
+    there = all((folder / name).is_file() for name in kept.files.values())
+    return kept if same and there and options.satisfied_by(kept) else None
 
 
 def source_fingerprint(path: Path) -> str:

@@ -25,12 +25,10 @@
     sagittalNoseLeft: true,
     multiplanarShowRender: SHOW_RENDER.NEVER,
     multiplanarPadPixels: 4,
-    heroImageFraction: 0.62,
-    heroSliceType: SLICE_TYPE.AXIAL,
     isColorbar: false,
     isNearestInterpolation: false,
     fontColor: [0.85, 0.88, 0.92, 1],
-    textHeight: 0.035,
+    fontMinPx: 15,
     logLevel: "silent",
   });
   const visible = {};
@@ -54,6 +52,11 @@
     const box = document.getElementById("show-" + layer.id);
     return box.checked ? document.getElementById("strength-" + layer.id).value / 100 : 0;
   };
+  const three = [
+    { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.62, 1] },
+    { sliceType: SLICE_TYPE.CORONAL, position: [0.62, 0, 0.38, 0.5] },
+    { sliceType: SLICE_TYPE.SAGITTAL, position: [0.62, 0.5, 0.38, 0.5] },
+  ];
   let view = "multi";
   const refresh = () => {
     shown.forEach((layer, number) => {
@@ -90,7 +93,10 @@
       viewer.addVolume(image);
     }
     viewer.setSliceType(SLICE_TYPE.MULTIPLANAR);
+    viewer.setCustomLayout(three);
+    viewer.scene.crosshairPos = window.m2unetView.focus;
     refresh();
+    viewer.createOnLocationChange();
   } catch (error) {
     return fail("The view could not be drawn: " + error.message);
   }
@@ -99,6 +105,8 @@
   every("[data-view]").forEach((button) => button.addEventListener("click", () => {
     view = button.dataset.view;
     press(button, "[data-view]");
+    if (view === "multi") viewer.setCustomLayout(three);
+    else viewer.clearCustomLayout();
     viewer.setSliceType(views[view]);
     refresh();
   }));
