@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m2unet.phantom.confounders import PROBABILITY, ConfounderModel, Confounders, breathe, draw_confounders, place_confounders
+from m2unet.phantom.confounders import (
+    PROBABILITY,
+    ConfounderModel,
+    Confounders,
+    breathe,
+    draw_confounders,
+    place_confounders,
+)
 from m2unet.phantom.grid import Grid, Tissues
 from m2unet.phantom.scan import Patient
 

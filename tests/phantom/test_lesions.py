@@ -39,7 +39,9 @@ def test_extents_are_those_asked_for_on_another_grid(ill: Patient, drawn: tuple)
 def test_lesions_stay_in_lobes_and_only_add_density(drawn: tuple) -> None:
     _, tissues, after, mask = drawn
     assert not mask[(tissues.lobes < 1) | (tissues.lobes > 5)].any()
-    np.testing.assert_array_equal(after[(tissues.lobes < 1) | (tissues.lobes > 5)], tissues.hu[(tissues.lobes < 1) | (tissues.lobes > 5)])
+    np.testing.assert_array_equal(
+        after[(tissues.lobes < 1) | (tissues.lobes > 5)], tissues.hu[(tissues.lobes < 1) | (tissues.lobes > 5)]
+    )
     assert (after >= tissues.hu - 1e-3).all()
 
 

@@ -5,7 +5,16 @@ import pytest
 
 from m2unet.phantom.anatomy import Anatomy, draw_anatomy
 from m2unet.phantom.cohort import lung_box
-from m2unet.phantom.protocol import PIXEL_MM, SITES, SLICES, SMALL_MATRIX, SMALL_SLICES, STEP_MM, Protocol, draw_protocol
+from m2unet.phantom.protocol import (
+    PIXEL_MM,
+    SITES,
+    SLICES,
+    SMALL_MATRIX,
+    SMALL_SLICES,
+    STEP_MM,
+    Protocol,
+    draw_protocol,
+)
 from m2unet.phantom.scanner import scan_grid
 
 

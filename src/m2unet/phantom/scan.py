@@ -106,7 +106,7 @@ def make_patient(plan: PatientPlan) -> Patient:
     """Place a patient's lesions and confounders in the anatomy."""
     anatomy = Anatomy(plan.anatomy)
     grid = Grid.around(*anatomy.lung_extent_mm, (COARSE_MM, COARSE_MM, COARSE_MM))
-    tissues = anatomy.render(grid)
+    tissues = anatomy.render(grid, vessels=False)
     return Patient(
         plan=plan,
         anatomy=anatomy,
