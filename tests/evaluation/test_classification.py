@@ -38,7 +38,7 @@ def test_a_hand_worked_table() -> None:
     assert found.reasons == {}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CASES, st.integers(0, 9))
 def test_figures_agree_with_scikit_learn(cases: list[tuple[int, int]], cut: int) -> None:
     severity, level = np.array(cases).T
@@ -63,7 +63,7 @@ def test_figures_agree_with_scikit_learn(cases: list[tuple[int, int]], cut: int)
         assert found.auc is None and found.reasons["auc"] == "only one class is present"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CASES)
 def test_the_curve_agrees_with_scikit_learn(cases: list[tuple[int, int]]) -> None:
     severity, level = np.array(cases).T
@@ -122,7 +122,7 @@ def test_patients_take_the_mean_probability_and_any_label() -> None:
         per_patient(["a"], [0, 1], [0.2, 0.7])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(CASES, st.sampled_from(["youden", "f1", "accuracy"]))
 def test_the_chosen_threshold_is_best_of_a_fine_grid(cases: list[tuple[int, int]], rule: str) -> None:
     severity, level = np.array(cases).T
