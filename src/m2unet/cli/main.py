@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from m2unet import __version__
+from m2unet.cli.check import check
 from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
 from m2unet.cli.evaluate import evaluate
+from m2unet.cli.info import info
+from m2unet.cli.phantom import phantom
 from m2unet.cli.predict import predict
 from m2unet.cli.prepare import prepare
+from m2unet.cli.quantify import quantify
 from m2unet.cli.train import train
 from m2unet.errors import M2UNetError
 
@@ -43,7 +47,7 @@ def main(
         raise typer.Exit
 
 
-for _command in (demo, predict, prepare, train, crossval, evaluate):
+for _command in (demo, check, predict, quantify, phantom, prepare, train, crossval, evaluate, info):
     app.command(_command.__name__)(_command)
 
 

@@ -22,6 +22,7 @@ def predict(
     identify: Annotated[
         bool, typer.Option("--identify", help="Show the DICOM header's patient name, ID and dates in the report.")
     ] = False,
+    dicom: Annotated[bool, typer.Option(help="For DICOM inputs, write DICOM SEG and SR.")] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
@@ -32,13 +33,15 @@ def predict(
     from m2unet.inference.predictor import Predictor
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.case import CaseOptions
+    from m2unet.workflows.dicom import export_dicom
     from m2unet.workflows.predict import find_cases, predict_cases
 
     if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
     cases = find_cases(scans)
     predictor = Predictor.load(model, device=choose_device(device))
-    options = CaseOptions(mask_format, montage, seed, overwrite, report, identify)
+    exporters = (export_dicom,) if dicom else ()
+    options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters)
     outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
     for outcome in outcomes:
         say(f"{outcome.case.name}: {_line(outcome)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from m2unet import __version__
 from m2unet.anatomy import LOBE_CODES
+from m2unet.errors import MissingExtraError
 from m2unet.export.codes import NEIGHBOURHOOD_ANALYSIS
 from m2unet.export.dicom_seg import SegReference, write_segmentation
 from m2unet.export.dicom_sr import (
@@ -18,12 +20,15 @@ from m2unet.export.dicom_sr import (
     SeverityMeasurement,
     write_report,
 )
-from m2unet.export.source import Algorithm, SeriesOptions
+from m2unet.export.source import Algorithm, ExportError, SeriesOptions
 from m2unet.inference.predictor import ModelIdentity, Prediction
 from m2unet.inference.severity import SeverityEstimate
 from m2unet.quantify.lobes import GROUPS
 from m2unet.quantify.quantities import Quantities
 from m2unet.quantify.scores import Score
+from m2unet.workflows.case import CaseEvidence
+
+logger = logging.getLogger(__name__)
 
 SEG_FILE = "lobes.seg.dcm"
 REPORT_FILE = "report.sr.dcm"
@@ -64,6 +69,18 @@ def write_dicom(
         write_report(prediction.volume, content, folder / REPORT_FILE, seg=seg, series=series)
         written["dicom_sr"] = REPORT_FILE
     return written
+
+
+def export_dicom(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
+    """An exporter of :class:`~m2unet.workflows.case.CaseOptions`: :func:`write_dicom` that never fails a case.
+
+    What hinders it (no highdicom, source files gone) is logged, and nothing is written.
+    """
+    try:
+        return write_dicom(evidence.prediction, evidence.quantities, folder)
+    except (ExportError, MissingExtraError) as error:
+        logger.warning("%s: no DICOM objects are written: %s", evidence.name, error)
+        return {}
 
 
 def _segmentation(
