@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -14,8 +15,11 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from m2unet.ct.dicom import read_dicom
+from m2unet.ct.dicom_files import read_contents
+from m2unet.ct.dicom_pixels import read_plane, read_voxels
 from m2unet.ct.findings import QualityError
 from m2unet.ct.read import load, read_scan
+from m2unet.ct.volume import Volume
 from m2unet.errors import MissingExtraError
 from tests.ct.samples import chest, slice_header, write_series
 
@@ -153,19 +157,20 @@ def _orientations() -> list[tuple[str, NDArray[np.float64]]]:
 @pytest.mark.parametrize(("name", "axes"), _orientations())
 def test_any_orientation_ends_up_in_lps(tmp_path: Path, name: str, axes: NDArray[np.float64]) -> None:
     """The same body, cut along other axes, comes back to the same array."""
+    small = chest((20, 48, 56), (10.0, 8.0, 8.0))
     normal = np.cross(axes[:3], axes[3:])
     frame = np.stack([axes[:3], axes[3:], normal])  # rows: directions of i, j, k
     order = np.abs(frame).argmax(axis=1)  # patient axis of i, j, k
-    source = CHEST.transpose([2 - order[2], 2 - order[1], 2 - order[0]])
+    source = small.transpose([2 - order[2], 2 - order[1], 2 - order[0]])
     flips = [a for a, row in ((0, frame[2]), (1, frame[1]), (2, frame[0])) if row.sum() < 0]
     source = np.flip(source, flips)
-    spacing = np.array([4.0, 4.0, 10.0])[order]  # i, j, k
+    spacing = np.array([8.0, 8.0, 10.0])[order]  # i, j, k
     write_series(tmp_path, source, (spacing[2], spacing[1], spacing[0]), orientation=axes, step=normal * spacing[2])
     volume = read_scan(tmp_path)
-    assert np.array_equal(volume.array, CHEST), name
-    assert volume.spacing_mm == pytest.approx((10.0, 4.0, 4.0))
+    assert np.array_equal(volume.array, small), name
+    assert volume.spacing_mm == pytest.approx((10.0, 8.0, 8.0))
     assert np.allclose(volume.direction, np.eye(3))
-    assert np.array_equal(volume.to_source(volume.array), source if normal.sum() > 0 else source[::1])
+    assert np.array_equal(volume.to_source(volume.array), source)  # slices by their place along the normal
     assert ("non-axial" in codes(tmp_path)) == (name in ("coronal", "sagittal"))
 
 
@@ -335,6 +340,60 @@ def test_truncated_slices(tmp_path: Path) -> None:
     assert "missing-slices" in codes(tmp_path)
 
 
+def test_damaged_compressed_slices(tmp_path: Path) -> None:
+    def compress(header: Dataset, _: int) -> None:
+        header.compress(JPEGLSLossless, generate_instance_uid=False)
+
+    paths = write_series(tmp_path, CHEST, change=compress)
+    data = paths[2].read_bytes()
+    paths[2].write_bytes(data[: len(data) // 2])
+    assert codes(tmp_path) == {"truncated": "error"}
+
+
+def test_a_slice_that_is_not_as_large_as_its_header_says(tmp_path: Path) -> None:
+    write_series(tmp_path, CHEST)
+    contents = read_contents(tmp_path)
+    other = slice_header(CHEST[0, :50].copy(), 0)
+    other.save_as(contents.slices[4].path, enforce_file_format=True)  # replaced after its header was read
+    with pytest.raises(QualityError, match="cannot be decoded"):
+        read_voxels(contents.slices)
+    assert read_plane(contents.slices[4]) is None
+    contents.slices[5].path.unlink()
+    assert read_plane(contents.slices[5]) is None
+
+
+def test_damaged_headers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_series(tmp_path, CHEST)
+    genuine = pydicom.dcmread
+
+    def fail(path: Path, *args: object, **options: object) -> Dataset:
+        if path in bad:
+            raise EOFError
+        return genuine(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pydicom, "dcmread", fail)
+    bad = set(paths[:1])
+    assert codes(tmp_path)["slices-left-out"] == "warning"
+    bad = set(paths)
+    assert codes(tmp_path) == {"unreadable": "error"}
+
+
+def test_slices_without_instance_numbers_or_with_odd_headers(tmp_path: Path) -> None:
+    def change(header: Dataset, _: int) -> None:
+        header.InstanceNumber = None
+        header.PhotometricInterpretation, header.PixelPaddingValue = "MONOCHROME1", 0
+        header.RescaleType = "HU"
+
+    write_series(tmp_path, CHEST, change=change)
+    assert codes(tmp_path) == {"implausible-hu": "warning"}
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 0, 1, 0, 0), (0.5, 0, 0, 0, 1, 0)])
+def test_an_orientation_that_is_no_frame(tmp_path: Path, axes: tuple[float, ...]) -> None:
+    write_series(tmp_path, CHEST[:3], orientation=axes)
+    assert codes(tmp_path) == {"no-position": "error"}
+
+
 def test_several_patients_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "a", CHEST)
 
@@ -413,15 +472,14 @@ def test_a_file_without_preamble_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_nlst_series_agrees_with_simpleitk(real_data: Path) -> None:
+def test_the_nlst_series_agrees_with_simpleitk(real_data: Path, nlst: Volume) -> None:
     folder = real_data / "nlst-ct-dicom"
-    volume = read_scan(folder)
     files = {float(dcmread(p, stop_before_pixels=True).ImagePositionPatient[2]): str(p) for p in folder.rglob("*.dcm")}
     image = sitk.ReadImage([files[z] for z in sorted(files)])
-    assert np.array_equal(volume.array, np.maximum(sitk.GetArrayFromImage(image), -1024))
-    assert volume.spacing_mm == pytest.approx((2.0, 0.54, 0.54)) == image.GetSpacing()[::-1]
-    assert volume.origin_mm == pytest.approx(image.GetOrigin())
-    assert {f.level for f in volume.findings} <= {"note"}
+    assert np.array_equal(nlst.array, np.maximum(sitk.GetArrayFromImage(image), -1024))
+    assert nlst.spacing_mm == pytest.approx((2.0, 0.54, 0.54)) == image.GetSpacing()[::-1]
+    assert nlst.origin_mm == pytest.approx(image.GetOrigin())
+    assert {f.level for f in nlst.findings} <= {"note"}
 
 
 @pytest.mark.real

@@ -39,6 +39,18 @@ def test_every_format_gives_the_same_volume(tmp_path: Path, name: str) -> None:
     assert volume.source.path == str(tmp_path / name)
 
 
+def test_a_pair_of_files_by_either_name(tmp_path: Path) -> None:
+    save(tmp_path / "a.hdr", CHEST)
+    for name in ("a.hdr", "a.img"):
+        assert np.array_equal(read_scan(tmp_path / name).array, CHEST)
+
+
+def test_a_noiseless_picture_is_not_taken_for_a_windowed_one(tmp_path: Path) -> None:
+    clean = chest(noise=0).clip(-1000, 45)
+    assert codes(save(tmp_path / "a.nii", clean)) == {}
+    assert codes(save(tmp_path / "b.nii", CHEST.clip(-1024, 45)))["windowed"] == "error"
+
+
 @pytest.mark.parametrize("kind", ["i4", "f4", "f8"])
 def test_wide_types_are_rounded(tmp_path: Path, kind: str) -> None:
     array = CHEST.astype(kind) + (0.3 if kind[0] == "f" else 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from m2unet.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 AIR_HU = -1024
 
@@ -131,8 +131,7 @@ def _decode(path: Path) -> NDArray[Any]:
 
     try:
         data = dcmread(path, force=True)
-        syntax = data.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2")
-        data.file_meta.TransferSyntaxUID = syntax
+        syntax = data.file_meta.TransferSyntaxUID = _syntax(data)
         if syntax.is_encapsulated:
             decoder = get_decoder(syntax)
             if decoder.is_available and _FASTEST in decoder.available_plugins:
@@ -140,6 +139,13 @@ def _decode(path: Path) -> NDArray[Any]:
         return np.asarray(data.pixel_array)
     except Exception as error:  # a damaged file can make any decoder fail in any way
         raise _DamagedError from error
+
+
+def _syntax(data: Dataset) -> UID:
+    """Transfer syntax; a file without meta information is implicit little endian (PS3.10)."""
+    from pydicom.uid import UID, ImplicitVRLittleEndian
+
+    return UID(str(data.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
 
 
 def require_decoders(slices: Sequence[Slice]) -> None:
@@ -150,10 +156,8 @@ def require_decoders(slices: Sequence[Slice]) -> None:
         QualityError: if a transfer syntax is none of still images.
     """
     from pydicom.pixels import get_decoder
-    from pydicom.uid import UID
 
-    syntaxes = Counter(UID(str(s.header.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2"))) for s in slices)
-    for syntax in syntaxes:
+    for syntax in {_syntax(s.header) for s in slices}:
         if not syntax.is_encapsulated:
             continue
         try:

@@ -39,11 +39,6 @@ class Loaded:
     findings: tuple[Finding, ...]
     lungs: Lungs | None = None
 
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        """Findings that forbid the scan's use."""
-        return tuple(found for found in self.findings if found.level == "error")
-
 
 def read_scan(path: str | Path, *, accept: Collection[str] = ()) -> Volume:
     """Read a scan into the package's orientation.
