@@ -96,7 +96,7 @@ def _montage_text(document: ResultDocument) -> str:
 
 
 def _bands(cuts: Mapping[str, Any]) -> str:
-    names = ("emphysema_below_hu", "dense_from_hu", "consolidation_from_hu")
+    names = ("emphysema_below_hu", "ground_glass_from_hu", "consolidation_from_hu")
     if not all(name in cuts for name in names):
         return "cuts as configured"
     low, middle, high = (figure(cuts[name]) for name in names)

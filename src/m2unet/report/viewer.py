@@ -82,10 +82,12 @@ class View:
     Attributes:
         layers: the CT first; further ones, such as a heat map, may be added.
         focus: where the crosshair is at first: shares of the CT from the patient's left, back and feet, 0 to 1.
+        coarser_mm: ``(x, y, z)`` of the voxels shown, if they are not the scan's own.
     """
 
     layers: tuple[Layer, ...]
     focus: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    coarser_mm: tuple[float, float, float] | None = None
 
 
 def write_viewer(folder: Path, document: ResultDocument, view: View, assets: str = "../assets") -> None:
@@ -98,12 +100,15 @@ def write_viewer(folder: Path, document: ResultDocument, view: View, assets: str
         assets: where NiiVue is, relative to the folder.
     """
     layers = view.layers
+    coarser = " × ".join(f"{step:.2f}" for step in view.coarser_mm or ())
     data = json.dumps({"focus": view.focus, "layers": [layer.to_dict() for layer in layers]}, ensure_ascii=True)
     write_text(folder / DATA_FILE, f"window.m2unetView = {data};\n")
     page = (
         environment()
         .get_template("viewer.html.j2")
-        .render(document=document, layers=layers, assets=assets, data=DATA_FILE, window=list(LUNG_WINDOW))
+        .render(
+            document=document, layers=layers, assets=assets, data=DATA_FILE, window=list(LUNG_WINDOW), coarser=coarser
+        )
     )
     write_text(folder / VIEWER_FILE, page)
 
@@ -139,11 +144,11 @@ def make_view(volume: Volume, scene: Scene) -> View:
     if scene.lobes is not None:
         labels = tuple((lobe.code, f"{lobe.abbreviation}, {lobe.name}", lobe.colour) for lobe in LOBES)
         mask = shrink_mask(scene.lobes[box], factors, [lobe.code for lobe in LOBES])
-        layers.append(Layer("lobes", "Lobes", "labels", grid.nifti(mask, intent=_LABELS), labels, 0.3))
+        layers.append(Layer("lobes", "Lobes", "labels", grid.nifti(mask, intent=_LABELS), labels, 0.22))
     if scene.opacity is not None:
         mask = shrink_mask(scene.opacity[box], factors, [code for code, _, _ in OPACITIES])
-        layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask, intent=_LABELS), OPACITIES, 0.55))
-    return View(tuple(layers), _focus(scene, box))
+        layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask, intent=_LABELS), OPACITIES, 0.45))
+    return View(tuple(layers), _focus(scene, box), None if factors == (1, 1, 1) else grid.spacing_mm)
 
 
 def _focus(scene: Scene, box: tuple[slice, slice, slice]) -> tuple[float, float, float]:
@@ -198,7 +203,7 @@ def shrink_mask(mask: NDArray[np.uint8], factors: tuple[int, int, int], codes: S
 class _Grid:
     """Where the shown voxels lie: ITK's geometry, (x, y, z)."""
 
-    spacing_mm: tuple[float, ...]
+    spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, ...]
     direction: tuple[float, ...]
 
@@ -206,10 +211,10 @@ class _Grid:
     def of(cls, volume: Volume, box: tuple[slice, ...], factors: tuple[int, ...]) -> _Grid:
         first = [side.start + (factor - 1) / 2 for side, factor in zip(box, factors, strict=True)]
         origin = volume.affine @ np.array([*first[::-1], 1.0])
-        spacing = [step * factor for step, factor in zip(volume.spacing_mm, factors, strict=True)]
+        z, y, x = (step * factor for step, factor in zip(volume.spacing_mm, factors, strict=True))
         square = np.allclose(volume.direction.T @ volume.direction, np.eye(3), atol=1e-4)
         direction = volume.direction if square else np.eye(3)  # NIfTI's writer takes no tilted gantry
-        return cls(tuple(spacing[::-1]), tuple(origin[:3].tolist()), tuple(direction.ravel().tolist()))
+        return cls((x, y, z), tuple(origin[:3].tolist()), tuple(direction.ravel().tolist()))
 
     def nifti(self, array: NDArray[np.uint8], slope: float = 1.0, intercept: float = 0.0, *, intent: int = 0) -> bytes:
         """Gzipped NIfTI-1; the same bytes for the same array."""

@@ -27,26 +27,31 @@
     multiplanarPadPixels: 4,
     isColorbar: false,
     isNearestInterpolation: false,
-    fontColor: [0.85, 0.88, 0.92, 1],
+    fontColor: [1, 0.76, 0.1, 1],
+    showAllOrientationMarkers: true,
     fontMinPx: 15,
+    atlasOutline: document.getElementById("outline") ? 1 : 0,
     logLevel: "silent",
   });
   const visible = {};
+  const voxels = {};
   const table = (layer) => {
     const map = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
     for (const { code, name, colour } of layer.labels) {
       map.R.push(colour[0]);
       map.G.push(colour[1]);
       map.B.push(colour[2]);
-      map.A.push(visible[layer.id].has(code) ? 255 : 0);
+      map.A.push(255);
       map.I.push(code);
       map.labels.push(name);
     }
     return map;
   };
   const place = (id) => shown.findIndex((layer) => layer.id === id);
-  const colour = (layer, image) => {
-    if (layer.kind === "labels") image.setColormapLabel(table(layer));
+  // A label that is not wanted is taken out of the image: an outline would be drawn around a transparent one.
+  const choose = (layer, image) => {
+    const wanted = visible[layer.id];
+    image.img = voxels[layer.id].map((code) => (wanted.has(code) ? code : 0));
   };
   const strength = (layer) => {
     const box = document.getElementById("show-" + layer.id);
@@ -89,7 +94,10 @@
         cal_min: layer.id === "ct" ? {{ window[0] }} : NaN,
         cal_max: layer.id === "ct" ? {{ window[1] }} : NaN,
       });
-      colour(layer, image);
+      if (layer.kind === "labels") {
+        image.setColormapLabel(table(layer));
+        voxels[layer.id] = image.img.slice();
+      }
       viewer.addVolume(image);
     }
     viewer.setSliceType(SLICE_TYPE.MULTIPLANAR);
@@ -122,7 +130,7 @@
       const codes = visible[input.dataset.layer];
       if (input.checked) codes.add(Number(input.dataset.code));
       else codes.delete(Number(input.dataset.code));
-      colour(shown[number], viewer.volumes[number]);
+      choose(shown[number], viewer.volumes[number]);
     }
     refresh();
   }));
