@@ -13,7 +13,7 @@ _ROOT = np.float32(2**-0.5)
 
 
 def oblique(p: AnatomyParameters, fissure: ObliqueFissure, points: Points, side: int) -> FloatArray:
-    """Signed distance in mm from a major fissure, positive in the upper (and middle) lobe; ``side`` -1 right, 1 left."""
+    """Signed distance in mm from a major fissure, positive above it; ``side`` is -1 right, 1 left."""
     h = np.float32(p.lung_height_mm)
     z, y = points.inner_z / h, points.y / h
     s = side * points.x / h - np.float32(0.28)
@@ -50,10 +50,10 @@ def lobe_codes(
 def _waves(seed: tuple[int, ...], along: FloatArray, across: FloatArray) -> FloatArray:
     """A smooth undulation over two coordinates in mm, standard deviation 1."""
     rng = np.random.default_rng(seed)
-    total = np.zeros((1, 1, 1), np.float32)
+    total: FloatArray = np.zeros((1, 1, 1), np.float32)
     for length in (130.0, 95.0, 70.0, 52.0):
         angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
         k = 2 * np.pi / length
         turn = np.float32(k * np.cos(angle)) * along + np.float32(k * np.sin(angle)) * across
-        total = total + np.cos(turn + np.float32(phase)) * np.float32(0.5**0.5)
-    return np.asarray(total, np.float32)
+        total = np.asarray(total + np.cos(turn + np.float32(phase)) * np.float32(0.5**0.5), np.float32)
+    return total

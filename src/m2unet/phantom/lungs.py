@@ -9,9 +9,8 @@ import numpy as np
 from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.mediastinum import mediastinum
 from m2unet.phantom.parameters import AnatomyParameters
-from m2unet.phantom.shape import Points, as_distance, soft_min
+from m2unet.phantom.shape import Points, soft_min
 from m2unet.phantom.thorax import cavity, cavity_radius
-
 
 SULCUS_DROP = 0.085
 """How far below height 0 the diaphragm meets the wall at the back; its rounded edge brings the lungs to 0."""
@@ -76,6 +75,3 @@ def lung_fields(p: AnatomyParameters, points: Points) -> LungFields:
         above_diaphragm=above,
         soft=soft,
     )
-
-
-__all__ = ["LungFields", "as_distance", "diaphragm_height", "lung_fields"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.parameters import AnatomyParameters
-from m2unet.phantom.shape import Points, as_distance, ellipsoid, profile, soft_max, tube
-from m2unet.phantom.thorax import HEIGHTS, outline
+from m2unet.phantom.shape import Points, ellipsoid, profile, soft_max, tube
+from m2unet.phantom.thorax import outline
 
 
 def spine_y(p: AnatomyParameters, z: FloatArray) -> FloatArray:
@@ -28,30 +29,46 @@ def heart_frame(p: AnatomyParameters) -> tuple[float, float, float, float]:
     return (dome + 0.115) * p.lung_height_mm, -0.33 * p.half_depth_mm, x, half
 
 
-def great_vessels(p: AnatomyParameters) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Paths ``[n, 3]`` (z, y, x) and radii in mm of the large vessels of the mediastinum."""
+# Vertices (z by lung height, y by half depth, x in mm, radius in mm) of an average chest's tubes.
+_TUBES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
+    "aorta": (
+        (0.44, -0.25, 4, 15), (0.55, -0.36, -16, 15), (0.65, -0.32, -14, 15), (0.73, -0.12, -2, 14),
+        (0.745, 0.12, 16, 13), (0.68, 0.34, 26, 12.5),
+    ),
+    "vena_cava": ((0.45, -0.12, -32, 11), (0.60, -0.16, -30, 10), (0.80, -0.20, -22, 9), (0.90, -0.10, -20, 8)),
+    "brachiocephalic": ((0.80, -0.22, -20, 7), (0.84, -0.20, 8, 6.5), (0.90, -0.08, 30, 6)),
+    "carotid": ((0.73, -0.02, 8, 5.5), (0.95, 0.06, 20, 4.5), (1.50, -0.10, 28, 4)),
+    "innominate": ((0.73, -0.12, -6, 6.5), (0.92, -0.02, -20, 5.5), (1.50, -0.10, -28, 4)),
+    "pulmonary": (
+        (0.46, -0.45, 18, 14), (0.575, -0.30, 20, 13), (0.60, -0.07, 8, 12), (0.575, 0.01, -30, 9.5),
+        (0.50, 0.10, -43, 7.5),
+    ),
+    "pulmonary_left": ((0.575, -0.30, 20, 12), (0.61, 0.05, 32, 11.5), (0.565, 0.15, 42, 9), (0.49, 0.22, 47, 7.5)),
+    "vena_cava_inferior": ((0.36, 0.0, -22, 12), (0.20, 0.12, -22, 12), (-0.60, 0.25, -20, 11)),
+    "oesophagus": (
+        (1.20, 0.10, 3, 8), (0.90, 0.30, 4, 8), (0.60, 0.32, 6, 8), (0.35, 0.38, 8, 8.5), (0.20, 0.25, 14, 9),
+    ),
+    "atrium": ((0.46, 0.12, -26, 20), (0.46, 0.14, 22, 20)),
+}  # fmt: skip
+# The aorta's way down beside the spine: z by lung height, mm before the vertebra's centre, x and radius in mm.
+_DESCENDING = ((0.6, 22, 27, 12), (0.4, 22, 25, 11.5), (0.2, 28, 16, 11), (0.0, 30, 7, 10.5), (-0.6, 30, 4, 9.5))
+_SMALL = ("carotid", "innominate", "brachiocephalic")
+
+
+def great_vessels(p: AnatomyParameters) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Paths ``[n, 3]`` (z, y, x) and radii in mm of the large vessels of the mediastinum, and of the oesophagus."""
     h, d = p.lung_height_mm, p.half_depth_mm
     size = (p.half_width_mm / 139) ** 0.7
-    spine = {k: float(spine_y(p, np.array([k * h], np.float32))[0]) for k in (-0.6, 0, 0.2, 0.4, 0.6, 0.7)}
-    arch = 0.73 * h
-    aorta = [
-        (0.44 * h, -0.25 * d, 4), (0.55 * h, -0.36 * d, -16), (0.65 * h, -0.32 * d, -14), (arch, -0.12 * d, -2),
-        (arch + 4, 0.12 * d, 16), (0.68 * h, 0.34 * d, 26), (0.6 * h, spine[0.6] - 22, 27), (0.4 * h, spine[0.4] - 22, 25),
-        (0.2 * h, spine[0.2] - 28, 16), (0, spine[0] - 30, 7), (-0.6 * h, spine[-0.6] - 30, 4),
-    ]  # fmt: skip
-    y = 0.05 * d
-    return {
-        "aorta": (np.array(aorta, float), size * np.array([15, 15, 15, 14, 13, 12.5, 12, 11.5, 11, 10.5, 9.5])),
-        "vena_cava": (np.array([(0.45 * h, -0.12 * d, -32), (0.6 * h, -0.16 * d, -30), (0.8 * h, -0.2 * d, -22), (0.9 * h, -0.1 * d, -20)], float), size * np.array([11, 10, 9, 8.0])),
-        "brachiocephalic": (np.array([(0.8 * h, -0.22 * d, -20), (0.84 * h, -0.2 * d, 8), (0.9 * h, -0.08 * d, 30)], float), size * np.array([7, 6.5, 6.0])),
-        "carotid": (np.array([(arch, -0.02 * d, 8), (0.95 * h, 0.06 * d, 20), (1.5 * h, -10, 28)], float), size * np.array([5.5, 4.5, 4])),
-        "innominate": (np.array([(arch, -0.12 * d, -6), (0.92 * h, -0.02 * d, -20), (1.5 * h, -10, -28)], float), size * np.array([6.5, 5.5, 4])),
-        "pulmonary": (np.array([(0.46 * h, -0.45 * d, 18), (0.575 * h, -0.3 * d, 20), (0.6 * h, y - 12, 8), (0.575 * h, y - 4, -30)], float), size * np.array([14, 13, 12, 9.5])),
-        "pulmonary_left": (np.array([(0.575 * h, -0.3 * d, 20), (0.61 * h, y, 32), (0.565 * h, y + 10, 40)], float), size * np.array([12, 11.5, 9])),
-        "vena_cava_inferior": (np.array([(0.36 * h, 0.0, -22), (0.2 * h, 0.12 * d, -22), (-0.6 * h, 0.25 * d, -20)], float), size * np.array([12, 12, 11.0])),
-        "oesophagus": (np.array([(1.2 * h, 0.1 * d, 3), (0.9 * h, 0.3 * d, 4), (0.6 * h, 0.32 * d, 6), (0.35 * h, 0.38 * d, 8), (0.2 * h, 0.25 * d, 14)], float), np.array([8, 8, 8, 8.5, 9.0])),
-        "atrium": (np.array([(0.46 * h, 0.12 * d, -26), (0.46 * h, 0.14 * d, 22)], float), size * np.array([20, 20.0])),
-    }  # fmt: skip
+    found = {}
+    for name, vertices in _TUBES.items():
+        rows = [(z * h, y * d, x, r) for z, y, x, r in vertices]
+        if name == "aorta":
+            rows += [
+                (z * h, float(spine_y(p, np.array([z * h], np.float32))[0]) - gap, x, r) for z, gap, x, r in _DESCENDING
+            ]
+        table = np.array(rows, np.float64)
+        found[name] = (table[:, :3], table[:, 3] * (1.0 if name == "oesophagus" else size))
+    return found
 
 
 def heart(p: AnatomyParameters, points: Points) -> FloatArray:
@@ -84,7 +101,7 @@ def mediastinum(p: AnatomyParameters, points: Points) -> tuple[FloatArray, Float
     for name, (path, radii) in great_vessels(p).items():
         vessel = tube(points, path, radii)
         organs = np.maximum(organs, vessel) if name != "atrium" else soft_max(organs, vessel, 10)
-        if name not in ("carotid", "innominate", "brachiocephalic"):
+        if name not in _SMALL:
             outer = soft_max(outer, vessel + np.float32(2.0), 14)
     for side, out in ((-1, 34), (1, 38)):
         hilum = ellipsoid(
@@ -116,6 +133,3 @@ def mediastinum(p: AnatomyParameters, points: Points) -> tuple[FloatArray, Float
     behind = np.minimum(np.float32(9) - np.abs(points.x - 5), np.minimum(points.y + 0.1 * d, rear - points.y))
     outer = soft_max(outer, np.asarray(behind * np.ones_like(outer), np.float32), 8)
     return outer, organs
-
-
-__all__ = ["HEIGHTS", "as_distance", "great_vessels", "heart", "heart_frame", "mediastinum", "spine_y"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from m2unet.phantom import skeleton
 from m2unet.phantom.fissures import lobe_codes
@@ -89,7 +88,7 @@ class Painter:
             self.lay(self.hu[:, plane[0], plane[1]], self.fields.fine(name, plane), value)
 
     def _wall(self, plane: Plane) -> FloatArray:
-        """Fat, muscle, and what fills the cavity: fat above the diaphragm, the diaphragm, fat below. Returns the grain."""
+        """Fat, muscle, and what fills the cavity around its organs. Returns the grain."""
         part = self.hu[:, plane[0], plane[1]]
         grain = self.fields.fine("grain", plane)
         wall = self.fields.fine("wall", plane)

@@ -60,7 +60,7 @@ class AnatomyParameters:
         half_depth_mm: half of the lungs' depth; 98 ± 10 (51 lobe maps).
         squareness: exponent of the chest's cross-section; 2.35 ± 0.12 (51 lobe maps, slice areas).
         taper: narrowing of the chest from the level of the domes to the apex; 0 ± 0.05 (51 lobe maps).
-        lean: how much further back than on average the upper chest's front lies, by half depth; 0 ± 0.07 (51 lobe maps).
+        lean: how far the upper chest's front lies behind the average, by half depth; 0 ± 0.06 (51 lobe maps).
         dome_right, dome_left: height of the diaphragm's top by lung height; 0.29 ± 0.06, 0.26 ± 0.07 (51 lobe maps).
         dome_flatness: exponent with which the dome falls to the chest wall; 5 ± 0.8 (51 lobe maps).
         sulcus_front: height of the diaphragm's front edge by lung height; 0.17 ± 0.03 (51 lobe maps).
@@ -78,8 +78,8 @@ class AnatomyParameters:
         rotation_degrees: turn of the patient about the long axis; 0 ± 3.
         scoliosis_mm: sideways swing of the spine and chest; 0 ± 3 mm.
         asymmetry: left half wider by this share; 0 ± 0.02.
-        lung_hu: HU of lung between the vessels at full breath, mid-depth; -890 ± 25 (the NLST scan has -943; spread assumed).
-        gravity_hu_per_mm: density gain towards the back; 0.15 ± 0.09, at least 0 (the NLST scan has 0.01; spread assumed).
+        lung_hu: HU of lung between the vessels at full breath; -890 ± 25 (NLST scan -943; spread assumed).
+        gravity_hu_per_mm: density gain towards the back; 0.15 ± 0.09, at least 0 (NLST scan 0.01; spread assumed).
         missing_lobe: code of a resected lobe whose room its neighbour takes, 0 none.
     """
 

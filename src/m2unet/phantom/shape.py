@@ -124,7 +124,7 @@ def as_distance(level: FloatArray, spacing_mm: tuple[float, float, float], short
 
 
 def coarse_grid(grid: Grid, step_mm: float) -> Grid:
-    """A grid over the same box, first and last voxel centres kept, with steps of at most ``step_mm`` or the grid's own."""
+    """A grid over the same box, first and last voxel centres kept, with steps up to ``step_mm`` or the grid's own."""
     counts, steps = [], []
     for count, spacing in zip(grid.shape, grid.spacing_mm, strict=True):
         length = (count - 1) * spacing

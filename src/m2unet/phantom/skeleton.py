@@ -1,4 +1,4 @@
-"""Bones on the fine grid: ribs and shoulder blades as bands of the shell around the lungs, spine, sternum, collar bones."""
+"""Bones on the fine grid: ribs in the shell around the lungs, spine, breast bone, shoulder blades, collar bones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.mediastinum import spine_y
 from m2unet.phantom.parameters import AnatomyParameters
 from m2unet.phantom.shape import Points
-from m2unet.phantom.thorax import arm_bones, outline
+from m2unet.phantom.thorax import arm_bones
 from m2unet.phantom.tubes import Tubes
 
 RIB_SHELL_MM = (-12.5, 0.0)
@@ -131,17 +131,3 @@ def long_bones(p: AnatomyParameters) -> Tubes:
     end = np.concatenate([path[1:] for path, _ in paths])
     radius = np.concatenate([np.stack([r[:-1], r[1:]], 1) for _, r in paths])
     return Tubes(start.astype(np.float32), end.astype(np.float32), radius.astype(np.float32))
-
-
-__all__ = [
-    "RIB_SHELL_MM",
-    "blade_box_mm",
-    "blade_field",
-    "long_bones",
-    "outline",
-    "rib_field",
-    "spine_box_mm",
-    "spine_fields",
-    "sternum_box_mm",
-    "sternum_field",
-]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.parameters import AnatomyParameters
@@ -12,8 +13,8 @@ from m2unet.phantom.shape import Points, as_distance, ellipsoid, profile, soft_m
 
 # Mean outline of the lungs at heights (share of lung height), as shares of half width and half depth (51 lobe maps).
 HEIGHTS = (-0.3, 0.0, 0.10, 0.18, 0.26, 0.34, 0.42, 0.50, 0.58, 0.66, 0.74, 0.82, 0.90, 0.96, 1.0)
-WIDTH = (0.82, 0.92, 0.96, 0.98, 0.97, 0.95, 0.925, 0.90, 0.87, 0.84, 0.795, 0.73, 0.625, 0.49, 0.27)
-FRONT = (-0.80, -0.86, -0.90, -0.93, -0.95, -0.96, -0.96, -0.91, -0.86, -0.79, -0.67, -0.47, -0.20, 0.00, 0.13)
+WIDTH = (0.82, 0.92, 0.96, 0.98, 0.965, 0.94, 0.915, 0.89, 0.865, 0.84, 0.795, 0.73, 0.625, 0.49, 0.27)
+FRONT = (-0.80, -0.86, -0.90, -0.93, -0.94, -0.945, -0.94, -0.90, -0.86, -0.79, -0.67, -0.47, -0.20, 0.00, 0.13)
 BACK = (0.74, 0.80, 0.86, 0.90, 0.93, 0.96, 0.97, 0.97, 0.94, 0.89, 0.83, 0.75, 0.63, 0.52, 0.42)
 WIDEST = (0.10, 0.10, 0.06, 0.02, 0.00, 0.00, 0.00, 0.02, 0.05, 0.09, 0.13, 0.18, 0.24, 0.27, 0.27)
 
@@ -106,11 +107,11 @@ def skin(p: AnatomyParameters, points: Points, flesh: FloatArray) -> FloatArray:
     return field
 
 
-def _upright_tube(points: Points, path: np.ndarray, radii: np.ndarray) -> FloatArray:
+def _upright_tube(points: Points, path: NDArray[np.float64], radii: NDArray[np.float64]) -> FloatArray:
     return tube(Points(points.z, points.y, points.x, points.z, points.spacing_mm), path, radii)
 
 
-def _limbs(p: AnatomyParameters) -> list[tuple[np.ndarray, np.ndarray]]:
+def _limbs(p: AnatomyParameters) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Neck, shoulders and upper arms as tubes ``(path, radii)``."""
     h, w = p.lung_height_mm, p.half_width_mm
     limbs = [(np.array([[h - 20, 12, 0], [h + 90, -5, 0], [h + 200, -15, 0]], float), np.array([58, 54, 56.0]))]
@@ -119,14 +120,11 @@ def _limbs(p: AnatomyParameters) -> list[tuple[np.ndarray, np.ndarray]]:
         shoulder = np.array([h - 12 if not p.arms_up else h + 12, 22, x * (1.0 if not p.arms_up else 0.92)])
         root = np.array([h + 8, 20, side * 45.0])
         limbs.append((np.array([root, shoulder]), np.array([44, 46.0])))
-        if p.arms_up:
-            elbow = np.array([h + 240, 0, side * (w + 60)])
-        else:
-            elbow = np.array([h - 330, 30, side * (w + 72)])
+        elbow = np.array([h + 240, 0, side * (w + 60)] if p.arms_up else [h - 330, 30, side * (w + 72)])
         limbs.append((np.array([shoulder, elbow]), np.array([46, 38.0])))
     return limbs
 
 
-def arm_bones(p: AnatomyParameters) -> list[tuple[np.ndarray, np.ndarray]]:
+def arm_bones(p: AnatomyParameters) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """The upper arms' bones as tubes."""
     return [(path, np.array([19.0, 11.0])) for path, _ in _limbs(p)[2::2]]

@@ -12,7 +12,7 @@ from m2unet.phantom.grid import Grid
 
 @dataclass(frozen=True)
 class Tubes:
-    """Straight pieces of tubes in mm: ``start`` and ``end`` are ``[n, 3]`` (z, y, x), ``radius`` ``[n, 2]`` at both ends."""
+    """Straight pieces of tubes in mm: ``start``, ``end`` ``[n, 3]`` (z, y, x), ``radius`` ``[n, 2]`` at both ends."""
 
     start: NDArray[np.float32]
     end: NDArray[np.float32]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2unet.phantom.grid import FloatArray, Grid
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 Plane = tuple[slice, slice]
+Ends = tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]
+"""Of one axis: lower and upper coarse neighbour of each fine voxel, and the upper one's weight."""
 
 
 class CoarseFields:
@@ -21,7 +24,7 @@ class CoarseFields:
         import torch
 
         self._fields = {name: torch.from_numpy(field) for name, field in fields.items()}
-        self._ends = []
+        self._ends: list[Ends] = []
         for fine, rough in zip(grid.shape, coarse.shape, strict=True):
             at = np.arange(fine) * ((rough - 1) / (fine - 1) if fine > 1 else 0.0)
             low = np.clip(np.floor(at).astype(np.int64), 0, max(rough - 2, 0))
@@ -36,7 +39,7 @@ class CoarseFields:
 class Slab:
     """A few fine slices; fields are interpolated on demand."""
 
-    def __init__(self, fields: dict[str, torch.Tensor], ends: list, first: int, last: int) -> None:  # type: ignore[type-arg]
+    def __init__(self, fields: dict[str, torch.Tensor], ends: list[Ends], first: int, last: int) -> None:
         self._fields, self._ends, self._span = fields, ends, slice(first, last)
         self._planes: dict[str, torch.Tensor] = {}
 
@@ -51,7 +54,7 @@ class Slab:
         return self._planes[name]
 
     def where(self, name: str, above: float) -> Plane | None:
-        """The rows and columns of the fine slices outside which a field is below ``above``; None if it is everywhere."""
+        """Rows and columns outside which a field is below ``above``; None if it is so everywhere."""
         held = self._plane(name).numpy() > above
         found = []
         for axis, (low, high, _) in zip((1, 2), self._ends[1:], strict=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from m2unet.phantom.grid import FloatArray, Grid
 from m2unet.phantom.parameters import AnatomyParameters
@@ -43,9 +44,9 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
     r = p.trachea_mm
     air = [_line([(1.45 * h, 0, 0), (h, 0.06 * d, -2), carina], (r, r, r * 1.02))]
     vessels = []
-    hila = {-1: carina + (-0.105 * h, 6, -31), 1: carina + (-0.125 * h, 10, 38)}
+    hila = {-1: carina + np.array([-0.105 * h, 6, -31]), 1: carina + np.array([-0.125 * h, 10, 38])}
     for side, hilum in hila.items():
-        bend = carina + (hilum - carina) * 0.5 + (4, 0, 0)
+        bend = carina + (hilum - carina) * 0.5 + np.array([4, 0, 0])
         wide = r * (0.86 if side < 0 else 0.76)
         air.append(_line([carina, bend, hilum], (r * 0.95, wide, wide * 0.85)))
     voxel = float(np.prod(grid.spacing_mm)) / 1000
@@ -64,7 +65,7 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
             start = root + np.array(shift)
             vessels.append(grow_tree(start, chosen, 4.0 * (tips / 450) ** 0.33, 0.64, rng))
             vessels.append(_line([hila[side] + np.array(shift) * 0.7, start], (6.5, 4.2)))
-        deep = places[depth[tuple(inside.T)] > min(12, np.quantile(depth[tuple(inside.T)], 0.6))]
+        deep = places[depth[tuple(inside.T)] > min(12.0, float(np.quantile(depth[tuple(inside.T)], 0.6)))]
         ends = deep[rng.choice(len(deep), min(14, len(deep)), replace=False)]
         ends = root + 0.72 * (ends - root)
         air.append(_line([hila[side], root], (0.6 * r, 0.5 * r)))
@@ -72,7 +73,7 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
     return Trees(vessels=Tubes.join(vessels), airways=Tubes.join(air))
 
 
-def _line(path: list, radii: tuple[float, ...]) -> Tubes:  # type: ignore[type-arg]
-    at = np.array(path, np.float32)
+def _line(path: Sequence[ArrayLike], radii: tuple[float, ...]) -> Tubes:
+    at = np.stack([np.asarray(place, np.float32) for place in path])
     r = np.array(radii, np.float32)
     return Tubes(at[:-1], at[1:], np.stack([r[:-1], r[1:]], 1))
