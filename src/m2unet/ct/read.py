@@ -75,7 +75,7 @@ def load(path: Path) -> Loaded:
         MissingExtraError: compressed DICOM whose decoder is not installed.
     """
     try:
-        raw = _read(path)
+        raw = read_raw(path)
     except QualityError as error:
         return Loaded(None, error.findings)
     except OSError as error:
@@ -93,7 +93,19 @@ def load(path: Path) -> Loaded:
     return Loaded(volume, (*findings, *anatomy.findings), anatomy.lungs)
 
 
-def _read(path: Path) -> RawScan:
+def read_raw(path: Path) -> RawScan:
+    """Read values and geometry as stored, with every guard against damaged files but no judgement of the values.
+
+    Serves masks, too: what is truncated, too large or reaches elsewhere is refused just so.
+
+    Args:
+        path: as for :func:`read_scan`.
+
+    Raises:
+        QualityError: if it cannot be read.
+        MissingExtraError: compressed DICOM whose decoder is not installed.
+        OSError: if a file cannot be opened.
+    """
     from m2unet.ct.dicom import read_dicom
     from m2unet.ct.itk_files import read_itk
     from m2unet.ct.nifti import read_nifti
