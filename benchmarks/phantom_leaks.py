@@ -1,4 +1,4 @@
-"""What tells severity in phantom cohorts of 200 small scans: protocols (should not), mean HU (a little), extents (should).
+"""What tells severity in phantom cohorts of 200 small scans: protocols (no), mean HU (a little), true extents (yes).
 
 python -m benchmarks.phantom_leaks [--seeds 3] [--planned-only]
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from tests.phantom.test_leaks import PAPER, crossvalidated, picture_figures, planned_extents, protocol_features
 
 from m2unet.phantom.cohort import CohortConfig, plan_cohort
-from tests.phantom.test_leaks import PAPER, crossvalidated, picture_figures, planned_extents, protocol_features
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def test_emphysema_empties_the_upper_lung_most(chest: tuple[Grid, Tissues]) -> N
 
 
 def test_nodules_and_scars(chest: tuple[Grid, Tissues]) -> None:
-    grid, tissues = chest
+    _, tissues = chest
     model, gain = change(chest, Confounders(nodules=4, scars=3))
     assert len(model.spots) == 7
     assert all(scar.centre_mm[0] > model.base_mm + 0.7 * model.height_mm for scar in model.spots[4:])

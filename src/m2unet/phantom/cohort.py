@@ -28,7 +28,7 @@ PAPER_PATIENTS, PAPER_SCANS, PAPER_SEVERE, PAPER_MASKS = 242, 666, 51, 152
 MOST_SCANS = 9
 """Scans a patient has at most."""
 
-LEAST_ACTIVITY = 0.5
+LEAST_ACTIVITY = 0.45
 """Scans are taken while at least this share of the peak extent is there, so that the label still fits the picture."""
 
 _FAITHFUL = 0.85  # share of scans taken at the patient's own site
@@ -280,7 +280,8 @@ def _draft(index: int, site: int, count: int, size: Size, seed: int) -> _Draft:
 def _features(protocol: Protocol) -> list[float]:
     """What a classifier that cheats would look at."""
     site = [float(protocol.site == index) for index in range(len(SITES))]
-    return [protocol.step_mm, protocol.pixel_mm, float(protocol.slices), protocol.fov_mm, *site]
+    along = protocol.slices * protocol.step_mm
+    return [protocol.step_mm, protocol.pixel_mm, float(protocol.slices), protocol.fov_mm, along, *site]
 
 
 def _diseases(severe: NDArray[np.bool_], rng: np.random.Generator) -> list[Disease]:

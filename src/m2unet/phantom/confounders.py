@@ -100,9 +100,11 @@ class ConfounderModel:
             fields = {"ragged": self.ragged} | ({"bullae": self.bullae} if strengths.emphysema > 0 else {})
             lungs = survey(tissues, grid, fields)
             selected = lungs.points((lungs.lobes >= 1) & (lungs.lobes <= 5)) if lungs is not None else None
-            if selected is not None:
-                where, points = selected
-                hu[where] = self._diffuse(hu[where], points, strengths)
+            if lungs is not None and selected is not None:
+                at, points = selected
+                part = hu[lungs.box].ravel()
+                part[at] = self._diffuse(part[at], points, strengths)
+                hu[lungs.box] = part.reshape(lungs.lobes.shape)
         for spot in self.spots:
             _draw_spot(spot, self.ragged, hu, tissues, grid)
 

@@ -20,7 +20,6 @@ from m2unet.phantom.smooth import SmoothField
 
 FloatArray = NDArray[np.float32]
 Triple = tuple[float, float, float]
-Selection = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 _WARP_LIMIT = 1.0  # |log| of the noise factor on a lesion's radius; bounds how far a lesion reaches
 _FIELDS = {"broad": 22.0, "fine": 8.0, "core": 14.0, "grain": 2.6, "mesh": 4.2}  # lattice steps, mm
@@ -124,22 +123,28 @@ class DayLesions:
         mask = np.zeros(grid.shape, dtype=np.uint8)
         present = sorted(set(self.levels) | {band.lobe for band in self.bands})
         lungs = survey(tissues, grid, self.model.fields) if present else None
+        if lungs is None:
+            return mask
+        drawn, marked = hu[lungs.box].ravel(), np.zeros(lungs.lobes.size, dtype=np.uint8)
         for lobe in present:
-            selected = lungs.points(lungs.lobes == lobe) if lungs is not None else None
-            if selected is None:
-                continue
-            where, points = selected
-            before = hu[where]
-            after, kinds = before.copy(), np.zeros(before.shape, dtype=np.uint8)
-            if lobe in self.levels:
-                patches = [patch for patch in self.model.patches if patch.lobe == lobe]
-                after, kinds = _draw_patches(patches, self.levels[lobe], points, before, grid)
-            for band in self.bands:
-                if band.lobe == lobe:
-                    _draw_band(band, points, after, kinds, grid)
-            hu[where] = after
-            mask[where] = kinds
+            selected = lungs.points(lungs.lobes == lobe)
+            if selected is not None:
+                at, points = selected
+                drawn[at], marked[at] = self._draw(lobe, points, drawn[at], grid)
+        hu[lungs.box] = drawn.reshape(lungs.lobes.shape)
+        mask[lungs.box] = marked.reshape(lungs.lobes.shape)
         return mask
+
+    def _draw(self, lobe: int, points: Points, before: FloatArray, grid: Grid) -> tuple[FloatArray, NDArray[np.uint8]]:
+        """HU and lesion codes of one lobe's points."""
+        after, kinds = before, np.zeros(before.shape, dtype=np.uint8)
+        if lobe in self.levels:
+            patches = [patch for patch in self.model.patches if patch.lobe == lobe]
+            after, kinds = _draw_patches(patches, self.levels[lobe], points, before, grid)
+        for band in self.bands:
+            if band.lobe == lobe:
+                _draw_band(band, points, after, kinds, grid)
+        return after, kinds
 
 
 @dataclass(frozen=True)
@@ -160,16 +165,17 @@ class Survey:
     axes: tuple[FloatArray, FloatArray, FloatArray]
     noise: dict[str, FloatArray]
 
-    def points(self, inside: NDArray[np.bool_]) -> tuple[Selection, Points] | None:
-        """The voxels of a mask on the box, as an index into the grid and as points; None if there are none."""
+    def points(self, inside: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Points] | None:
+        """The voxels of a mask on the box, as a flat index into the box and as points; None if there are none."""
         at = np.flatnonzero(inside)
         if at.size == 0:
             return None
-        k, j, i = np.unravel_index(at, inside.shape)
+        _, rows, columns = inside.shape
+        line, i = np.divmod(at.astype(np.int32), np.int32(columns))
+        k, j = np.divmod(line, np.int32(rows))
         z, y, x = self.axes
         noise = {name: field.ravel()[at] for name, field in self.noise.items()}
-        points = Points(z[k], y[j], x[i], self.pleura.ravel()[at], noise)
-        return (k + self.box[0].start, j + self.box[1].start, i + self.box[2].start), points
+        return at, Points(z[k], y[j], x[i], self.pleura.ravel()[at], noise)
 
 
 def survey(tissues: Tissues, grid: Grid, fields: dict[str, SmoothField]) -> Survey | None:
@@ -274,13 +280,21 @@ def _warp(points: Points) -> FloatArray:
     return (2.0 * np.clip(noise, -_WARP_LIMIT, _WARP_LIMIT)).astype(np.float32)
 
 
-def _distance(patches: list[Lesion], points: Points) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
-    """Warped squared distance from the nearest patch, the same for cores, and the index of that patch."""
+def _distance(
+    patches: list[Lesion], points: Points, level: float = np.inf
+) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
+    """Warped squared distance from the nearest patch, the same for cores, and the index of that patch.
+
+    Only distances below ``level`` are wanted: patches too far above or below the points are passed over.
+    """
+    bottom, top = float(points.z.min()), float(points.z.max())
     nearest = np.full(points.z.shape, np.inf, dtype=np.float32)
     owner = np.zeros(points.z.shape, dtype=np.uint8)
     pleura = np.maximum(points.pleura, 0.0)
     for index, patch in enumerate(patches):
         (cz, cy, cx), (rz, ry, rx) = patch.centre_mm, patch.radius_mm
+        if (max(bottom - cz, cz - top, 0.0) / rz) ** 2 > level * np.exp(2 * _WARP_LIMIT):
+            continue
         d = np.square((points.z - cz) * np.float32(1 / rz))
         d += np.square((points.y - cy) * np.float32(1 / ry))
         d += np.square((points.x - cx) * np.float32(1 / rx))
@@ -302,8 +316,9 @@ def _distance(patches: list[Lesion], points: Points) -> tuple[FloatArray, FloatA
 def _draw_patches(
     patches: list[Lesion], levels: tuple[float, float], points: Points, before: FloatArray, grid: Grid
 ) -> tuple[FloatArray, NDArray[np.uint8]]:
-    ground, core, owner = _distance(patches, points)
     level, core_level = levels
+    # beyond twice the level nothing is drawn: the fading margin ends at 1.45 times
+    ground, core, owner = _distance(patches, points, 2.0 * level)
     inside = ground < level
     kind_of = np.array([patch.kind for patch in patches], dtype=np.uint8)
     kinds = np.where(inside, kind_of[owner], 0).astype(np.uint8)

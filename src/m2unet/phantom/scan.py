@@ -13,7 +13,7 @@ from m2unet.phantom.anatomy import Anatomy
 from m2unet.phantom.cohort import CohortPlan, PatientPlan, ScanPlan
 from m2unet.phantom.confounders import ConfounderModel, breathe, place_confounders
 from m2unet.phantom.disease import CONSOLIDATION, LESION_NAMES
-from m2unet.phantom.grid import Grid
+from m2unet.phantom.grid import Grid, Tissues
 from m2unet.phantom.lesions import DayLesions, LesionModel, make_lesions
 from m2unet.phantom.protocol import SITES, Protocol
 from m2unet.phantom.scanner import draw_couch, expose, scan_grid, sublayers
@@ -23,6 +23,7 @@ COARSE_MM = 5.0
 """Grid on which a patient's lesions are placed and their extents set."""
 
 _SLAB_VOXELS = 20_000_000  # voxels rendered at once; bounds the memory
+_CACHED_VOXELS = 1_500_000  # voxels in which lesions are drawn at once; a few arrays of them fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -165,20 +166,31 @@ def _mean_hu(
 ) -> NDArray[np.float32]:
     """HU averaged over the slice thickness; fills the lobe and lesion masks from the middle of each slice."""
     offsets = sublayers(scan.protocol)
+    thin = max(1, _CACHED_VOXELS // (slab.shape[1] * slab.shape[2]))
     total = np.zeros(0, dtype=np.float32)
     for offset in offsets:
         z, y, x = slab.origin_mm
         layer = Grid(slab.shape, slab.spacing_mm, (z + offset, y, x))
         tissues = patient.anatomy.render(layer)
         hu = tissues.hu
-        patient.confounders.apply(hu, tissues, layer, scan.confounders)
-        kinds = day.apply(hu, tissues, layer)
-        if abs(offset) < 1e-6:
-            masks[0][:], masks[1][:] = tissues.lobes, kinds
+        for first in range(0, len(hu), thin):
+            few = slice(first, min(first + thin, len(hu)))
+            part, here = _slices(tissues, few), layer.slab(few.start, few.stop)
+            patient.confounders.apply(part.hu, part, here, scan.confounders)
+            kinds = day.apply(part.hu, part, here)
+            if abs(offset) < 1e-6:
+                masks[0][few], masks[1][few] = part.lobes, kinds
         total = hu if not total.size else np.add(total, hu, out=total)
     if len(offsets) > 1:
         total *= np.float32(1 / len(offsets))
     return total
+
+
+def _slices(tissues: Tissues, few: slice) -> Tissues:
+    """Views of some slices."""
+    return Tissues(
+        tissues.hu[few], tissues.lobes[few], tissues.pleura_mm[few], tissues.fissure_mm[few], tissues.vessels[few]
+    )
 
 
 def count_truth(lobes: NDArray[np.uint8], lesions: NDArray[np.uint8], grid: Grid) -> Truth:

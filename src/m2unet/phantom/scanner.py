@@ -82,11 +82,11 @@ def expose(hu: FloatArray, grid: Grid, protocol: Protocol, rng: np.random.Genera
     blur = max(protocol.kernel.blur_mm / protocol.pixel_mm, 0.35)
     load = np.array([float(layer.mean()) + 1000.0 for layer in hu])
     sigma = protocol.noise_hu / noise_gain(protocol.kernel, blur) * np.clip(load / 420.0, 0.6, 1.6) ** 0.75
-    for index, spread in enumerate(sigma):
+    stored = np.empty(hu.shape, dtype=np.int16)
+    for index, spread in enumerate(sigma):  # slice by slice, within the processor's cache
         hu[index] += np.float32(spread) * rng.standard_normal(hu.shape[1:], dtype=np.float32)
-    image = apply_kernel(hu, protocol.kernel, blur)
-    np.clip(image, *HU_RANGE, out=image)
-    stored = np.rint(image, out=image).astype(np.int16)
+        image = apply_kernel(hu[index : index + 1], protocol.kernel, blur)
+        stored[index] = np.rint(np.clip(image[0], *HU_RANGE))
     site = SITES[protocol.site]
     if site.circular:
         stored[:, _outside(grid.shape[1], grid.shape[2])] = site.padding

@@ -27,7 +27,7 @@ DENSE_WEIGHT = 1.0
 THRESHOLD = 30.0
 """Score at which severe and non-severe are equally likely."""
 
-WIDTH = 5.0
+WIDTH = 6.0
 """Width of the logistic step, in points of the score."""
 
 DOUBT = 10.0
