@@ -24,7 +24,7 @@ SLAB_VOXELS = 800_000
 
 def coarse_step(grid: Grid) -> float:
     """Step of the coarse grid in mm: finer grids are given finer fields."""
-    return float(np.clip(2.2 * min(grid.spacing_mm[1:]), 2.5, 5.0))
+    return float(np.clip(2.4 * min(grid.spacing_mm[1:]), 3.0, 5.5))
 
 
 def coarse_fields(anatomy: Anatomy, grid: Grid, frame: Frame) -> tuple[dict[str, FloatArray], Grid]:
@@ -93,13 +93,19 @@ def render(anatomy: Anatomy, grid: Grid, frame: Frame, *, vessels: bool) -> Tiss
     return out
 
 
-def _moved(tubes: Tubes, frame: Frame) -> Tubes:
-    return Tubes(frame.patient(tubes.start), frame.patient(tubes.end), tubes.radius)
+def _moved(tubes: Tubes, frame: Frame, grid: Grid) -> Tubes:
+    """The pieces of tubes that come near the grid's slices, in patient coordinates."""
+    start, end = frame.patient(tubes.start), frame.patient(tubes.end)
+    reach = tubes.radius.max(1) + 2 * grid.spacing_mm[0] + 3
+    low = grid.origin_mm[0] - reach
+    high = grid.origin_mm[0] + (grid.shape[0] - 1) * grid.spacing_mm[0] + reach
+    near = (np.maximum(start[:, 0], end[:, 0]) > low) & (np.minimum(start[:, 0], end[:, 0]) < high)
+    return Tubes(start[near], end[near], tubes.radius[near])
 
 
 def _draw_long_bones(anatomy: Anatomy, grid: Grid, frame: Frame, axes: tuple[FloatArray, ...], out: Tissues) -> None:
     upright = Frame(frame.parameters)
-    bones = _moved(skeleton.long_bones(anatomy.parameters), upright)
+    bones = _moved(skeleton.long_bones(anatomy.parameters), upright, grid)
     width = 1.2 * max(grid.spacing_mm[1:])
     for number, box in boxes(bones, grid, width):
         field = piece_field(bones, number, axes, box)
@@ -108,7 +114,7 @@ def _draw_long_bones(anatomy: Anatomy, grid: Grid, frame: Frame, axes: tuple[Flo
 
 
 def _draw_vessels(anatomy: Anatomy, grid: Grid, frame: Frame, axes: tuple[FloatArray, ...], out: Tissues) -> None:
-    tubes = _moved(anatomy.trees.vessels, frame)
+    tubes = _moved(anatomy.trees.vessels, frame, grid)
     wide = max(grid.spacing_mm[1:])
     thick = tubes.radius.max(1) > 0.8 * max(wide, 0.6 * grid.spacing_mm[0])
     thin = Tubes(tubes.start[~thick], tubes.end[~thick], tubes.radius[~thick])
@@ -129,7 +135,7 @@ def _draw_vessels(anatomy: Anatomy, grid: Grid, frame: Frame, axes: tuple[FloatA
 
 
 def _draw_airways(anatomy: Anatomy, grid: Grid, frame: Frame, axes: tuple[FloatArray, ...], out: Tissues) -> None:
-    tubes = _moved(anatomy.trees.airways, frame)
+    tubes = _moved(anatomy.trees.airways, frame, grid)
     wide = 1.2 * max(grid.spacing_mm[1:])
     found = boxes(tubes, grid, 2 + wide)
     for number, box in found:

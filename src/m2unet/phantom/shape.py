@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.phantom.grid import FloatArray, Grid
+
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,28 @@ class Points:
 
 def profile(knots: Sequence[float], values: Sequence[float], at: NDArray[np.floating]) -> FloatArray:
     """A smooth curve through a few knots without overshoot, held constant beyond its ends."""
+    curve = _curve(tuple(knots), tuple(values))
+    return np.asarray(curve(np.clip(at, knots[0], knots[-1])), np.float32)
+
+
+@lru_cache(maxsize=64)
+def _curve(knots: tuple[float, ...], values: tuple[float, ...]) -> PchipInterpolator:
     from scipy.interpolate import PchipInterpolator
 
-    curve = PchipInterpolator(np.asarray(knots, float), np.asarray(values, float))
-    return np.asarray(curve(np.clip(at, knots[0], knots[-1])), np.float32)
+    return PchipInterpolator(np.asarray(knots, float), np.asarray(values, float))
 
 
 def soft_max(first: FloatArray, second: FloatArray, blend_mm: float) -> FloatArray:
     """Union of two fields whose joint is rounded over ``blend_mm``."""
-    h = np.clip(np.abs(first - second) * (-1 / blend_mm) + 1, 0, None)
-    return np.maximum(first, second) + h * h * np.float32(blend_mm / 4)
+    h = np.asarray(first - second, np.float32)
+    np.abs(h, out=h)
+    h *= np.float32(-1 / blend_mm)
+    h += 1
+    np.maximum(h, 0, out=h)
+    h *= h
+    h *= np.float32(blend_mm / 4)
+    h += np.maximum(first, second)
+    return h
 
 
 def soft_min(first: FloatArray, second: FloatArray, blend_mm: float) -> FloatArray:

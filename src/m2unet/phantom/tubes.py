@@ -83,9 +83,10 @@ def grow_tree(
         half = np.empty(len(order), np.int64)
         half[order] = (rank >= cut[group[order]]).astype(np.int64)
         code = 2 * group + half
-        names, group = np.unique(code, return_inverse=True)
-        origin = node[names // 2]
-        fed = np.bincount(group)
+        held = np.bincount(code, minlength=2 * len(fed))
+        names = np.flatnonzero(held)
+        group = (np.cumsum(held > 0) - 1)[code]
+        origin, fed = node[names // 2], held[names]
     return Tubes(
         np.concatenate(starts).astype(np.float32),
         np.concatenate(ends).astype(np.float32),
@@ -116,9 +117,14 @@ def draw_thin(tubes: Tubes, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.f
         weight = np.where(np.array(corner) == 1, part, 1 - part).prod(1) * volume
         flat.append(np.ravel_multi_index(tuple(at[inside].T), grid.shape))
         share.append(weight[inside])
-    voxels, inverse = np.unique(np.concatenate(flat), return_inverse=True)
-    filled = np.bincount(inverse, np.concatenate(share), len(voxels))
-    return voxels, np.minimum(filled, 1).astype(np.float32)
+    found = np.concatenate(flat)
+    if not len(found):
+        return found, np.zeros(0, np.float32)
+    order = np.argsort(found, kind="stable")
+    ordered = found[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    filled = np.add.reduceat(np.concatenate(share)[order], starts)
+    return ordered[starts], np.minimum(filled, 1).astype(np.float32)
 
 
 def boxes(tubes: Tubes, grid: Grid, margin_mm: float) -> list[tuple[int, tuple[slice, slice, slice]]]:
