@@ -5,7 +5,8 @@ import pytest
 
 from m2unet.cohort.manifest import SEVERITY_OF_GRADE
 from m2unet.errors import ConfigError
-from m2unet.phantom.cohort import LEAST_ACTIVITY, MOST_SCANS, CohortConfig, CohortPlan, plan_cohort
+from m2unet.phantom.cohort import MOST_SCANS, CohortConfig, CohortPlan, plan_cohort
+from m2unet.phantom.disease import LEAST_ACTIVITY
 from m2unet.phantom.protocol import SITES
 from m2unet.phantom.severity import DOUBT, THRESHOLD
 

@@ -19,7 +19,7 @@ from m2unet.cohort.manifest import Grade
 from m2unet.errors import ConfigError
 from m2unet.phantom.anatomy import AnatomyParameters, draw_anatomy
 from m2unet.phantom.confounders import Confounders, draw_confounders
-from m2unet.phantom.dealing import deal_counts, deal_labels, deal_sites
+from m2unet.phantom.dealing import auc, deal_counts, deal_labels, deal_sites
 from m2unet.phantom.disease import Disease, DiseaseState, draw_disease
 from m2unet.phantom.protocol import SITES, LungBox, Protocol, Size, draw_protocol
 from m2unet.phantom.severity import THRESHOLD, grade_of, severe_probability
@@ -28,11 +28,12 @@ PAPER_PATIENTS, PAPER_SCANS, PAPER_SEVERE, PAPER_MASKS = 242, 666, 51, 152
 MOST_SCANS = 9
 """Scans a patient has at most."""
 
-LEAST_ACTIVITY = 0.45
-"""Scans are taken while at least this share of the peak extent is there, so that the label still fits the picture."""
+TELLING, TELLING_TOLERANCE = 0.982, 0.006
+"""AUC of the score on the day of the scan against the label, which follows the score at the peak."""
 
 _FAITHFUL = 0.85  # share of scans taken at the patient's own site
 _POOL = 6  # diseases drawn for each one used
+_TRIES = 12
 _FIRST_DAY = datetime.date(2020, 1, 10)
 
 
@@ -210,7 +211,7 @@ def plan_cohort(config: CohortConfig | None = None, seed: int = 0) -> CohortPlan
     owner = np.repeat(np.arange(len(counts)), counts)
     features = np.array([_features(protocol) for draft in drafts for protocol in draft.protocols])
     severe = deal_labels(config.severe_count, owner, features, rng)
-    diseases = _diseases(severe, np.random.default_rng([seed, 2]))
+    diseases = _fitting_diseases(severe, drafts, np.random.default_rng([seed, 2]))
     patients, scans = [], []
     for draft, label, disease in zip(drafts, severe, diseases, strict=True):
         patient = _patient(draft, bool(label), disease)
@@ -284,6 +285,30 @@ def _features(protocol: Protocol) -> list[float]:
     return [protocol.step_mm, protocol.pixel_mm, float(protocol.slices), protocol.fov_mm, along, *site]
 
 
+def _fitting_diseases(severe: NDArray[np.bool_], drafts: list[_Draft], rng: np.random.Generator) -> list[Disease]:
+    """Draw diseases until the score of the day tells the label about as well in this cohort as in any other.
+
+    Else the borderline patients of a small cohort make it much easier or harder than the next one.
+    """
+    owner = np.repeat(np.arange(len(drafts)), [len(draft.times) for draft in drafts])
+    nearest, closest = _diseases(severe, rng), np.inf
+    if min(severe.sum(), (~severe).sum()) < 5:
+        return nearest
+    for _ in range(_TRIES):
+        diseases = _diseases(severe, rng)
+        scores = [
+            disease.at(disease.day(time)).score
+            for draft, disease in zip(drafts, diseases, strict=True)
+            for time in draft.times
+        ]
+        distance = abs(auc(np.array(scores), severe[owner]) - TELLING)
+        if distance < closest:
+            nearest, closest = diseases, distance
+        if closest <= TELLING_TOLERANCE:
+            break
+    return nearest
+
+
 def _diseases(severe: NDArray[np.bool_], rng: np.random.Generator) -> list[Disease]:
     """A disease for each patient: drawn with its label by the law, and spread evenly over the scores of that label."""
     found: dict[int, Disease] = {}
@@ -321,10 +346,9 @@ def _patient(draft: _Draft, severe: bool, disease: Disease) -> PatientPlan:
 
 def _scans(draft: _Draft, patient: PatientPlan) -> list[ScanPlan]:
     course = patient.disease
-    first, last = course.window(LEAST_ACTIVITY)
     scans = []
     for number, time in enumerate(draft.times):
-        day = first + (last - first) * time
+        day = course.day(time)
         scans.append(
             ScanPlan(
                 scan_id=f"{patient.patient_id}-{number + 1}",

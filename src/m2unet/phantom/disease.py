@@ -23,6 +23,9 @@ LESION_NAMES = {
 LOAD_RANGE = (0.004, 0.65)
 """Mean opacified share of the lungs at the peak, log-uniform."""
 
+LEAST_ACTIVITY = 0.45
+"""Scans are taken while at least this share of the peak extent is there, so that the label still fits the picture."""
+
 _TILT = np.array([0.75, 0.60, 1.30, 0.75, 1.25])  # lower lobes first, the middle lobe least
 _MOST = 0.93  # no lobe is opacified to the last voxel
 
@@ -82,6 +85,11 @@ class Disease:
         rising = 0.5 - np.sin(np.arcsin(1.0 - 2.0 * least) / 3.0)  # root of t * t * (3 - 2 * t) = least
         late = -self.half_life_days * np.log2(least)
         return float(rising * self.rise_days), float(self.rise_days + self.plateau_days + late)
+
+    def day(self, time: float) -> float:
+        """The day at a time from 0 to 1 within the window in which scans are taken."""
+        first, last = self.window(LEAST_ACTIVITY)
+        return first + (last - first) * time
 
     def at(self, day: float) -> DiseaseState:
         """The state on a day after onset. Consolidation comes later and goes sooner than ground-glass; bands stay."""
