@@ -61,6 +61,10 @@ class StoreError(M2UNetError):
     """The on-disk store of prepared scans is missing, incomplete or inconsistent."""
 
 
+class OutputError(M2UNetError):
+    """A file cannot be written."""
+
+
 class MissingExtraError(M2UNetError):
     """An optional dependency is needed; the message names the pip extra."""
 

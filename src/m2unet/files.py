@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from m2unet.errors import OutputError
 
 
 @contextmanager
@@ -15,14 +17,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, with the same ending, that takes its place when the block succeeds.
 
     The folder is made if need be; after an error nothing is left behind and an old file stays as it was.
+
+    Raises:
+        OutputError: for whatever the operating system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            "The file cannot be written",
+            found=f"{path.name}: {error.strerror or error}",
+            mend="free some space, or choose another folder",
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from m2unet.bags.sampling import LabelledSource, draw_bag
 from m2unet.cohort import store as module
-from m2unet.cohort.files import write_text_atomically
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.cohort.store import ScanRecord, Store
 from m2unet.config import BagConfig, PrepareConfig
 from m2unet.ct.findings import Finding
-from m2unet.errors import StoreError
+from m2unet.errors import OutputError, StoreError
+from m2unet.files import write_text
 
 CONFIG = PrepareConfig()
 ARRAY: NDArray[np.int16] = np.arange(3 * 20 * 18, dtype=np.int16).reshape(3, 20, 18)
@@ -190,11 +190,11 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_text_atomically(tmp_path / "file" / "x.json", "")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "file" / "x.json", "")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_text_atomically(tmp_path / "folder", "")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "folder", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "store"]
 
     def full(*_: object) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from m2unet import __version__
 from m2unet.config import Config
-from m2unet.errors import ModelError
+from m2unet.errors import ModelError, OutputError
 from m2unet.models import weights
 from m2unet.models.registry import model_names
 from m2unet.models.weights import CARD_FILE, WEIGHTS_FILE, load_model, save_model
@@ -82,7 +82,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
         raise OSError("disk full")
 
     monkeypatch.setattr(weights.Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         save_model(small_model(seed=9), Config(model=small_config()), tmp_path)
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from m2unet.cohort.files import write_text_atomically
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.errors import ManifestError, RunError
+from m2unet.files import write_text
 
 By = Literal["patient", "scan"]
 
@@ -109,7 +109,7 @@ def save_folds(splits: Sequence[Split], path: str | Path, *, by: By, seed: int) 
     """
     folds = [{"train": split.train, "validation": split.validation, "test": split.test} for split in splits]
     values = {"schema": SCHEMA, "version": VERSION, "by": by, "seed": seed, "folds": folds}
-    write_text_atomically(Path(path), json.dumps(values, indent=1) + "\n")
+    write_text(Path(path), json.dumps(values, indent=1) + "\n")
 
 
 def load_folds(path: str | Path, rows: Iterable[ManifestRow] | None = None, *, by: By | None = None) -> list[Split]:

@@ -21,9 +21,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar, cast
 
-from m2unet.cohort.files import write_text_atomically
 from m2unet.cohort.table import read_records
 from m2unet.errors import ManifestError
+from m2unet.files import write_text
 
 Grade = Literal["mild", "moderate", "severe", "critical"]
 Sex = Literal["M", "F", "O"]
@@ -196,7 +196,7 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
-    write_text_atomically(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 # --- the header ------------------------------------------------------------------------------------------------------

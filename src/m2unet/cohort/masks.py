@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from m2unet.anatomy import AIRWAY, CODE_MAPS, CodeSystem
+from m2unet.ct.findings import QualityError
+from m2unet.ct.read import read_raw
 from m2unet.ct.volume import Volume, from_source
 from m2unet.errors import ScanError
 
@@ -108,27 +110,15 @@ def _listed(values: list[int]) -> str:
 
 
 def _read(path: Path) -> Volume:
-    import SimpleITK
-
-    if not path.is_file():
-        raise ScanError("The lobe mask does not exist", found=path.name)
     try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ScanError(
-            f"The lobe mask {path.name} cannot be read", found=reason, expected="NIfTI, MHA or NRRD"
-        ) from None
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        found = f"{image.GetDimension()} axes, {image.GetNumberOfComponentsPerPixel()} values a voxel"
-        raise ScanError(
-            f"The lobe mask {path.name} is not one 3-D mask", found=found, expected="3 axes, 1 value a voxel"
-        )
-    array = SimpleITK.GetArrayFromImage(image)
-    if np.issubdtype(array.dtype, np.floating) and not np.array_equal(array, np.rint(array)):
+        raw = read_raw(path)
+    except QualityError as error:
+        raise ScanError(f"The lobe mask {path.name} cannot be read", found=error.found, mend=error.mend) from None
+    except OSError as error:
+        raise ScanError(f"The lobe mask {path.name} cannot be read", found=error.strerror) from None
+    if np.issubdtype(raw.array.dtype, np.floating) and not np.array_equal(raw.array, np.rint(raw.array)):
         raise ScanError(f"The lobe mask {path.name} holds fractions", expected="whole codes", mend="export a label map")
-    x, y, z = image.GetSpacing()
-    return from_source(array, (z, y, x), image.GetOrigin(), np.asarray(image.GetDirection()).reshape(3, 3))
+    return from_source(raw.array, raw.spacing_mm, raw.origin_mm, raw.direction)
 
 
 def _check_grid(mask: Volume, volume: Volume, name: str) -> None:

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from m2unet.anatomy import CODE_MAPS, CodeSystem
-from m2unet.cohort.files import write_text_atomically
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
 from m2unet.ct.prepare import PreparedScan
 from m2unet.errors import StoreError
+from m2unet.files import write_text
 
 STORE_SCHEMA = "m2unet/store"
 SCAN_SCHEMA = "m2unet/prepared-scan"
@@ -242,7 +242,7 @@ class Store:
             "prepare": prepare.model_dump(mode="json"),
             "lobe_codes": codes,
         }
-        write_text_atomically(path, json.dumps(values, indent=1) + "\n")
+        write_text(path, json.dumps(values, indent=1) + "\n")
         return cls(folder)
 
     def scan_ids(self) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 from m2unet import __version__
 from m2unet.config import Config, parse_config
 from m2unet.errors import ConfigError, ModelError
+from m2unet.files import atomic_path
 from m2unet.models.base import SeverityModel
 from m2unet.models.registry import build_model
 
@@ -117,16 +116,8 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)  # mkstemp's file is its owner's alone
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _read(path: Path) -> bytes:

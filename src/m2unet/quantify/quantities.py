@@ -103,6 +103,8 @@ def quantify(
     mask: NDArray[Any],
     spacing_mm: tuple[float, float, float],
     config: OpacityConfig | None = None,
+    *,
+    voxel_ml: float | None = None,
 ) -> Quantities:
     """Measure volumes, opacity, regions and scores of one scan.
 
@@ -111,6 +113,7 @@ def quantify(
         mask: ``[z, y, x]`` lobe codes 0-6 of :mod:`m2unet.anatomy`.
         spacing_mm: ``(z, y, x)``.
         config: HU cuts and scales of the opacity rule; the defaults if None.
+        voxel_ml: volume of a voxel where it is not the product of the spacings (a tilted gantry).
 
     Raises:
         M2UNetError: the mask is on another grid, or holds an unknown code.
@@ -119,7 +122,7 @@ def quantify(
     airways = find_airways(array, mask, spacing_mm)
     exclude = near_airway(airways, spacing_mm, settings.airway_wall_mm)
     opacity = segment_opacity(array, mask, spacing_mm, settings, exclude)
-    return gather(array, mask, spacing_mm, opacity, airways=airways, config=settings)
+    return gather(array, mask, spacing_mm, opacity, airways=airways, config=settings, voxel_ml=voxel_ml)
 
 
 def gather(
@@ -130,15 +133,16 @@ def gather(
     *,
     airways: Airways,
     config: OpacityConfig,
+    voxel_ml: float | None = None,
 ) -> Quantities:
     """All figures from an opacity mask of any origin, for example one drawn by hand.
 
     Args:
-        array, mask, spacing_mm, config: as :func:`quantify`.
+        array, mask, spacing_mm, config, voxel_ml: as :func:`quantify`.
         opacity: ``[z, y, x]`` 0 none, 1 ground glass, 2 consolidation.
         airways: of :func:`m2unet.quantify.airways.find_airways`.
     """
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    voxel_ml = voxel_ml or float(np.prod(spacing_mm)) / 1000
     regions = region_map(mask, spacing_mm)
     region_percents = opacity_percents(regions, opacity, {region.code: region.name for region in REGIONS})
     lobe_percents = opacity_percents(mask, opacity, {lobe.code: lobe.abbreviation for lobe in LOBES})

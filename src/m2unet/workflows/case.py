@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -115,7 +116,12 @@ class CaseOptions:
         wanted = {"montage"} if self.montage else set()
         wanted |= {"report", "viewer"} if self.report else set()
         shows_who = self.report and self.identify
-        return kept.settings == self.settings() and wanted <= kept.files.keys() and kept.identified == shows_who
+        there = wanted <= kept.files.keys() and set(self.exporter_names()) <= set(kept.exporters)
+        return kept.settings == self.settings() and there and kept.identified == shows_who
+
+    def exporter_names(self) -> tuple[str, ...]:
+        """Names of the exporters, in order."""
+        return tuple(getattr(exporter, "__name__", repr(exporter)) for exporter in self.exporters)
 
 
 def write_case(
@@ -154,8 +160,11 @@ def _remove_stale(folder: Path, files: dict[str, str]) -> None:
     """Remove what an earlier call wrote and this one did not: it would belong to another result."""
     endings = dict.fromkeys(MASK_FORMATS.values())
     own = {f"{mask}{ending}" for mask in ("lobes", "opacity") for ending in (*endings, ".nii")}
-    for name in own | {"montage.png", "thumbnail.png", REPORT_FILE, VIEWER_FILE, DATA_FILE}:
-        if name not in files.values():
+    own |= {"montage.png", "thumbnail.png", REPORT_FILE, VIEWER_FILE, DATA_FILE}
+    with suppress(OSError, ValueError):
+        own |= set(ResultDocument.model_validate_json((folder / RESULT_FILE).read_text("utf-8")).files.values())
+    for name in own - set(files.values()):
+        if Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
 
 
@@ -165,7 +174,7 @@ def gather_evidence(prediction: Prediction, name: str, options: CaseOptions) -> 
         return CaseEvidence(name, prediction)
     volume = prediction.volume
     tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml, options.postprocess)
-    quantities = quantify(volume.array, tidied.mask, volume.spacing_mm, options.opacity)
+    quantities = quantify(volume.array, tidied.mask, volume.spacing_mm, options.opacity, voxel_ml=volume.voxel_ml)
     return CaseEvidence(name, replace(prediction, lobes=tidied.mask), tidied.steps, quantities)
 
 
@@ -224,6 +233,7 @@ def result_document(
         lobes=_lobes_part(evidence, files),
         montage=files.get("montage"),
         files=files,
+        exporters=options.exporter_names(),
         model=model,
         settings=options.settings(),
         versions=versions(),

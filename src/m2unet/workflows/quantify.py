@@ -77,7 +77,7 @@ def quantify_scan(
     """
     volume = read_scan(scan)
     mask = read_lobe_mask(lobes, volume, codes)
-    return Quantified(volume, quantify(volume.array, mask, volume.spacing_mm, config), codes)
+    return Quantified(volume, quantify(volume.array, mask, volume.spacing_mm, config, voxel_ml=volume.voxel_ml), codes)
 
 
 def write_quantified(found: Quantified, out: Path, ending: str | None = None) -> Path:
