@@ -148,6 +148,10 @@ def test_exporters_add_files(prediction: Prediction, tmp_path: Path) -> None:
     document = write_case(prediction, "x", tmp_path / "x", options)
     assert document.files["extra"] == "extra.txt"
     assert "extra.txt" in (tmp_path / "x" / "report.html").read_text(encoding="utf-8")
+    assert document.exporters == ("export",) and options.satisfied_by(document)
+    assert CaseOptions(montage=False).satisfied_by(document)
+    plain = write_case(prediction, "x", tmp_path / "x", OFF)
+    assert not (tmp_path / "x" / "extra.txt").exists() and not replace(OFF, exporters=(export,)).satisfied_by(plain)
 
 
 def test_a_kept_case_satisfies_only_what_it_was_made_for(whole: tuple[Path, ResultDocument]) -> None:

@@ -157,8 +157,9 @@ class ResultDocument(_Part):
     """Everything said of one scan.
 
     ``files`` names every other file written for it, by what it is: ``lobes``, ``opacity``, ``montage``, ``thumbnail``,
-    ``report``, ``viewer``, ``viewer_data``, and whatever exporters add. ``settings`` are those that the figures depend
-    on. ``identified`` says that the report shows who the patient is, because that was asked for.
+    ``report``, ``viewer``, ``viewer_data``, and whatever ``exporters`` added, which ran in this order. ``settings`` are
+    those that the figures depend on. ``identified`` says that the report shows who the patient is, because that was
+    asked for.
     """
 
     schema_version: Literal["m2unet.result/1"] = "m2unet.result/1"
@@ -172,6 +173,7 @@ class ResultDocument(_Part):
     lobes: LobesPart
     montage: str | None
     files: dict[str, str] = {}
+    exporters: tuple[str, ...] = ()
     identified: bool = False
     model: ModelPart
     settings: dict[str, Any] = {}
