@@ -25,9 +25,7 @@ class M2UNetError(Exception):
 
     exit_code: int = EXIT_BAD_INPUT
 
-    def __init__(
-        self, problem: str, *, found: object = None, expected: object = None, mend: str | None = None
-    ) -> None:
+    def __init__(self, problem: str, *, found: object = None, expected: object = None, mend: str | None = None) -> None:
         self.problem = problem
         self.found = None if found is None else str(found)
         self.expected = None if expected is None else str(expected)

@@ -84,7 +84,7 @@ class Anatomy:
         corners = Frame(p).patient((inside * COARSE_MM + np.array(grid.origin_mm)).astype(np.float32))
         low, high = corners.min(0) - COARSE_MM / 2, corners.max(0) + COARSE_MM / 2
         self.lung_extent_mm: tuple[Triple, Triple] = (tuple(map(float, low)), tuple(map(float, high)))  # type: ignore[assignment]
-        side = p.half_width_mm + p.muscle_mm + p.fat_mm + 25 + (75 if not p.arms_up else 35)
+        side = 1.06 * (p.half_width_mm + p.muscle_mm + p.fat_mm) + 28 + (75 if not p.arms_up else 35)
         depth = p.half_depth_mm + p.muscle_mm + p.fat_mm + 12
         front = depth + (30 if p.sex == "F" else 0)
         self.body_extent_mm: tuple[Triple, Triple] = (

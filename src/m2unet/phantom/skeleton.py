@@ -93,7 +93,8 @@ def spine_fields(p: AnatomyParameters, points: Points) -> tuple[FloatArray, Floa
     across = np.minimum(
         np.float32(5.0) - np.abs(back - 27 - 0.15 * x), np.minimum(np.float32(5.5) - np.abs(level - 2), 33 - x)
     )
-    sting = np.minimum(np.float32(3.4) - x, np.minimum(np.float32(7) - np.abs(level + 0.45 * (back - 42)), 60 - back))
+    tip = np.float32(min(58.0, 0.42 * p.half_depth_mm + 0.6 * p.muscle_mm))
+    sting = np.minimum(np.float32(3.4) - x, np.minimum(np.float32(7) - np.abs(level + 0.45 * (back - 42)), tip - back))
     sting = np.minimum(sting, back - 30)
     bone = np.maximum(np.maximum(body, arch), np.maximum(across, sting))
     bone = np.minimum(bone, -canal)
@@ -106,7 +107,7 @@ def sternum_field(p: AnatomyParameters, points: Points) -> FloatArray:
     h = p.lung_height_mm
     z = points.z / np.float32(h)
     half = np.interp(z, (0.30, 0.40, 0.62, 0.70, 0.78, 0.86), (9, 16, 15, 17, 25, 27)).astype(np.float32)
-    front = np.interp(z, (0.30, 0.62, 0.90), (-0.96, -0.92, -0.56)).astype(np.float32) * np.float32(p.half_depth_mm) - 7
+    front = np.interp(z, (0.30, 0.62, 0.90), (-0.96, -0.92, -0.50)).astype(np.float32) * np.float32(p.half_depth_mm) - 7
     field = (1 - np.sqrt((points.x / half) ** 2 + ((points.y - front) / 7.0) ** 2)) * np.float32(7.0)
     return np.asarray(np.minimum(field, np.minimum(z - 0.30, np.float32(0.87) - z) * np.float32(h)), np.float32)
 
@@ -124,7 +125,7 @@ def long_bones(p: AnatomyParameters) -> Tubes:
     paths: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = list(arm_bones(p))
     for side in (-1, 1):
         path = np.array(
-            [(0.87 * h, -0.60 * d, side * 24), (0.93 * h, -0.58 * d, side * 0.45 * w), (h + rise, 4, side * (w + 22))]
+            [(0.88 * h, -0.46 * d, side * 26), (0.96 * h, -0.26 * d, side * 0.45 * w), (h + rise, 4, side * (w + 22))]
         )
         paths.append((path, np.array([8.0, 6.0, 7.0])))
     start = np.concatenate([path[:-1] for path, _ in paths])
