@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from m2unet.cohort.manifest import Manifest
 from m2unet.config import Config
+from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
 from m2unet.workflows.crossval import CrossValidation
 from m2unet.workflows.evaluate import Evaluation, evaluate_scans
@@ -46,7 +47,8 @@ def test_dice_is_that_of_the_whole_volume(
     assert row.lobes is not None
     prediction = Predictor.load(run.path).predict(row.image, severity=False)
     assert prediction.lobes is not None
-    found = prediction.volume.to_source(prediction.lobes)
+    tidied = postprocess_lobes(prediction.lobes, prediction.volume.voxel_ml).mask
+    found = prediction.volume.to_source(tidied)
     truth = sitk.GetArrayFromImage(sitk.ReadImage(str(row.lobes)))
     measure = sitk.LabelOverlapMeasuresImageFilter()
     measure.Execute(

@@ -17,6 +17,7 @@ from m2unet.cohort.masks import read_lobe_mask
 from m2unet.config import Config, load_config
 from m2unet.evaluation.classification import roc_points
 from m2unet.files import write_json
+from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
 from m2unet.phantom.cohort import CohortConfig, plan_cohort
 from m2unet.phantom.writer import write_cohort
@@ -148,6 +149,7 @@ def _panels(predictor: Predictor, row: ManifestRow, evaluation: Evaluation) -> l
     prediction = predictor.predict(row.image, severity=False)
     volume = prediction.volume
     assert row.lobes is not None and prediction.lobes is not None
+    lobes = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
     truth = read_lobe_mask(row.lobes, volume)
     area = (truth > 0).sum(axis=(1, 2))
     z = int(np.searchsorted(np.cumsum(area), area.sum() / 2))
@@ -158,9 +160,9 @@ def _panels(predictor: Predictor, row: ManifestRow, evaluation: Evaluation) -> l
     name = f"{row.scan_id}, Dice {score.overlap['dsc']:.3f}"
     return [
         Panel(name, volume.array[flat], None),
-        Panel("predicted", volume.array[flat], prediction.lobes[flat]),
+        Panel("predicted", volume.array[flat], lobes[flat]),
         Panel("true", volume.array[flat], truth[flat]),
-        Panel("predicted, sagittal right", volume.array[tall], prediction.lobes[tall], aspect),
+        Panel("predicted, sagittal right", volume.array[tall], lobes[tall], aspect),
         Panel("true, sagittal right", volume.array[tall], truth[tall], aspect),
     ]
 

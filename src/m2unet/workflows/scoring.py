@@ -19,6 +19,7 @@ from m2unet.evaluation.classification import METRIC_NAMES, classification_metric
 from m2unet.evaluation.intervals import Interval, classification_intervals, mean_intervals
 from m2unet.evaluation.segmentation import segmentation_metrics
 from m2unet.files import write_json, write_text
+from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
 from m2unet.workflows.progress import NoProgress, Progress
 
@@ -128,7 +129,8 @@ def _score(predictor: Predictor, row: ManifestRow, seed: int) -> ScanScore:
         overlap: dict[str, float | None] = {}
         if row.lobes is not None and prediction.lobes is not None:
             truth = read_lobe_mask(row.lobes, prediction.volume)
-            overlap = segmentation_metrics(truth, prediction.lobes).values()
+            tidied = postprocess_lobes(prediction.lobes, prediction.volume.voxel_ml).mask  # what a user is given
+            overlap = segmentation_metrics(truth, tidied).values()
     except M2UNetError as error:
         logger.warning("%s could not be scored: %s", row.scan_id, error)
         return ScanScore(**about, error=str(error))  # type: ignore[arg-type]
