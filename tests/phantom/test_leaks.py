@@ -61,7 +61,7 @@ def planned_extents(plan: CohortPlan) -> np.ndarray:
 
 
 @pytest.mark.parametrize("share", [PAPER, 0.4])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_protocols_of_200_scans_do_not_tell_severity(seed: int, share: float) -> None:
     plan = plan_cohort(CohortConfig(size="small", scans=200, severe_fraction=share), seed)
     assert 0.40 < crossvalidated(protocol_features(plan), plan) < 0.60
@@ -69,20 +69,20 @@ def test_protocols_of_200_scans_do_not_tell_severity(seed: int, share: float) ->
 
 def test_protocols_learnt_on_one_cohort_tell_nothing_of_others() -> None:
     """The mean over several others is at chance: no site, spacing or field of view goes with the label."""
-    plans = [plan_cohort(CohortConfig(size="small", scans=400, severe_fraction=0.4), seed) for seed in range(20, 26)]
+    plans = [plan_cohort(CohortConfig(size="small", scans=300, severe_fraction=0.4), seed) for seed in range(20, 24)]
     data = [(protocol_features(plan), labels(plan)[0]) for plan in plans]
     found = []
     for here, (x, y) in enumerate(data):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(x, y)
         found += [roc_auc_score(v, model.decision_function(u)) for there, (u, v) in enumerate(data) if there != here]
-    assert np.mean(found) == pytest.approx(0.5, abs=0.04)
+    assert np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 
 def test_label_shares_differ_among_sites_by_chance_only() -> None:
     from scipy.stats import chi2_contingency
 
     table = np.zeros((7, 2))
-    for seed in range(8):
+    for seed in range(4):
         for patient in plan_cohort(CohortConfig(size="small", scans=300, severe_fraction=0.4), 100 + seed).patients:
             table[patient.site, int(patient.severe)] += 1
     assert chi2_contingency(table).pvalue > 0.01
@@ -90,7 +90,7 @@ def test_label_shares_differ_among_sites_by_chance_only() -> None:
 
 @pytest.mark.parametrize("share", [PAPER, 0.4])
 def test_planned_extents_tell_severity_but_not_wholly(share: float) -> None:
-    plans = [plan_cohort(CohortConfig(size="small", scans=200, severe_fraction=share), seed) for seed in range(3)]
+    plans = [plan_cohort(CohortConfig(size="small", scans=200, severe_fraction=share), seed) for seed in range(2)]
     found = [crossvalidated(planned_extents(plan), plan, repeats=3) for plan in plans]
     assert 0.95 < np.mean(found) < 0.995
 
@@ -137,7 +137,7 @@ def test_the_picture_is_neither_trivial_nor_empty(monkeypatch: pytest.MonkeyPatc
     """Sixty scans on few voxels, without vessels: true extents tell the label, the mean HU of the body does not."""
     whole = Anatomy.render
     monkeypatch.setattr(Anatomy, "render", lambda self, grid, **_: whole(self, grid, vessels=False))
-    plan = plan_cohort(CohortConfig(size="small", scans=60, patients=30, severe_fraction=0.4), seed=0)
+    plan = plan_cohort(CohortConfig(size="small", scans=60, patients=24, severe_fraction=0.4), seed=0)
     check_pictures(shrunk_plan(plan), 0.90, 1.0)
 
 

@@ -96,9 +96,9 @@ def test_lesions_are_mostly_peripheral_posterior_and_low(plan: CohortPlan) -> No
         depth.append(tissues.pleura_mm[ill].mean() / tissues.pleura_mm[well].mean())
         back.append(y[ill].mean() - y[well].mean())
         height.append(z[ill].mean() - z[well].mean())
-    assert np.mean(depth) < 0.8
-    assert np.mean(back) > 5
-    assert np.mean(height) < -5
+    assert np.mean(depth) < 0.92
+    assert np.mean(back) > 10
+    assert np.mean(height) < -3
 
 
 def test_a_grid_beside_the_lungs_is_left_alone(ill: Patient) -> None:

@@ -18,7 +18,7 @@ from m2unet.config import PrepareConfig
 from m2unet.ct.body import body_on
 from m2unet.ct.coarse import CoarseGrid
 from m2unet.ct.lungs import lungs_on
-from m2unet.ct.resample import area_weights, linear_weights, resample_plane
+from m2unet.ct.resample import Weights, area_weights, linear_weights, resample_plane
 from m2unet.ct.volume import Volume
 from m2unet.errors import ScanError
 
@@ -140,13 +140,13 @@ class PreparedScan:
         return y1 - y0, x1 - x0
 
     @property
-    def _down(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _down(self) -> tuple[Weights, Weights]:
         if "down" not in self._cache:
             self._cache["down"] = _weights(self._sides, self.array.shape[1:], self.scale)
         return self._cache["down"]
 
     @property
-    def _up(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _up(self) -> tuple[Weights, Weights]:
         if "up" not in self._cache:
             height, width = self.array.shape[1:]
             self._cache["up"] = (
@@ -232,16 +232,16 @@ def _window_of(plane: NDArray[Any], window: tuple[int, int, int, int], fill: int
 
 def _weights(
     sides: tuple[int, int], out: Any, scale: tuple[float, float]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Weights, Weights]:
     rows, columns = (area_weights(sides[axis], int(out[axis]), scale[axis]) for axis in (0, 1))
     return rows, columns
 
 
-def _vote(plane: NDArray[np.uint8], weights: tuple[NDArray[np.float32], NDArray[np.float32]]) -> NDArray[np.uint8]:
+def _vote(plane: NDArray[np.uint8], weights: tuple[Weights, Weights]) -> NDArray[np.uint8]:
     """Resample codes: each one's share is resampled, the greatest wins."""
     codes = np.flatnonzero(np.bincount(plane.ravel(), minlength=1)).astype(np.uint8)
     if len(codes) == 1:
-        return np.full((len(weights[0]), len(weights[1])), codes[0], dtype=np.uint8)
+        return np.full((weights[0].shape[0], weights[1].shape[0]), codes[0], dtype=np.uint8)
     shares = resample_plane((plane == codes[:, None, None]).astype(np.float32), *weights)
     return codes[shares.argmax(axis=0)]
 
