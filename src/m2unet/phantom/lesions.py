@@ -236,7 +236,7 @@ def _draw_seed(disease: Disease, lobe: int, points: Points, rng: np.random.Gener
         kind=CRAZY_PAVING if rng.random() < disease.crazy else GROUND_GLASS,
         centre_mm=(float(points.z[at]), float(points.y[at]), float(points.x[at])),
         radius_mm=(float(radius[0]), float(radius[1]), float(radius[2])),
-        depth_mm=None if central else float(radius.mean() * rng.uniform(0.35, 0.75)),
+        depth_mm=None if central else float(radius.mean() * rng.uniform(0.28, 0.60)),
         density=float(rng.beta(2.0, 2.0)),
         core=float(np.exp(rng.normal(0.0, 0.6))),
     )
@@ -263,10 +263,11 @@ def _draw_bands(tendency: float, lobe: int, points: Points, rng: np.random.Gener
 
 
 def _choose(points: Points, rng: np.random.Generator, depth_mm: float) -> int:
-    """A random voxel of the lobe, likelier near the pleura, in the back and low down."""
+    """A random voxel of the lobe, likelier near the pleura, at the side, in the back and low down."""
+    side = np.abs(points.x - points.x[np.argmin(np.abs(points.x))]) / max(float(np.ptp(points.x)), 1.0)
     back = (points.y - points.y.min()) / max(float(np.ptp(points.y)), 1.0)
     low = (points.z.max() - points.z) / max(float(np.ptp(points.z)), 1.0)
-    weight = np.exp(-np.abs(points.pleura) / depth_mm) * (0.15 + back**1.5) * (0.5 + low)
+    weight = np.exp(-np.abs(points.pleura) / depth_mm) * (0.10 + back**2) * (0.5 + low) * (0.25 + side)
     cumulative = np.cumsum(weight, dtype=np.float64)
     return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right").clip(0, len(weight) - 1))
 
