@@ -18,6 +18,10 @@ from dataclasses import replace
 
 def measure(matrix: int, slices: int, repeats: int) -> dict[str, float]:
     """Render the scan of a severe patient on a given grid, anatomy and lesions included."""
+    import scipy.ndimage
+    import sklearn
+    import torch
+
     from m2unet.phantom.anatomy import Anatomy
     from m2unet.phantom.cohort import CohortConfig, plan_cohort
     from m2unet.phantom.protocol import SITES
@@ -36,6 +40,7 @@ def measure(matrix: int, slices: int, repeats: int) -> dict[str, float]:
     )
     plan = replace(plan, scans=(replace(scan, protocol=taken),))
     assert SITES[0].matrix == 512
+    assert torch.__version__ and scipy.ndimage and sklearn  # loaded before the clock starts
     inner = 0.0
     whole = Anatomy.render
 

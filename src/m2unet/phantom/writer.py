@@ -121,12 +121,16 @@ def _all_patients(
             yield from _patient_scans(plan, folder, format_, scans)
         return
     from joblib import Parallel, delayed  # type: ignore[import-untyped]  # comes with scikit-learn
+    from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
 
     # one task a scan would draw the anatomy again for each; longest patients first keeps the workers busy to the end
     order = sorted(waiting, key=len, reverse=True)
     pool = Parallel(n_jobs=min(workers, len(order)), return_as="generator_unordered", pre_dispatch="2*n_jobs")
-    for names in pool(delayed(_one_patient)(plan, folder, format_, scans) for scans in order):
-        yield from names
+    try:
+        for names in pool(delayed(_one_patient)(plan, folder, format_, scans) for scans in order):
+            yield from names
+    finally:
+        get_reusable_executor().shutdown(wait=True)  # else idle workers keep their memory for minutes
 
 
 def _one_patient(plan: CohortPlan, folder: Path, format_: Format, scans: list[ScanPlan]) -> list[str]:
