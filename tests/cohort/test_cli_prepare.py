@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from click.testing import Result
 from typer.testing import CliRunner
 
 from m2unet.cli.prepare import prepare
@@ -19,7 +19,7 @@ app = typer.Typer()
 app.command("prepare")(prepare)
 
 
-def call(cohort: Path, *arguments: str) -> Result:
+def call(cohort: Path, *arguments: str) -> Any:
     given = [str(cohort), "--out", str(cohort.parent / "store"), "--set", "prepare.min_box=48", *arguments]
     return CliRunner().invoke(app, given)
 
