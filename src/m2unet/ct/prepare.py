@@ -230,9 +230,7 @@ def _window_of(plane: NDArray[Any], window: tuple[int, int, int, int], fill: int
     return np.pad(cut, ((before[0], after[0]), (before[1], after[1])), constant_values=fill)
 
 
-def _weights(
-    sides: tuple[int, int], out: Any, scale: tuple[float, float]
-) -> tuple[Weights, Weights]:
+def _weights(sides: tuple[int, int], out: Any, scale: tuple[float, float]) -> tuple[Weights, Weights]:
     rows, columns = (area_weights(sides[axis], int(out[axis]), scale[axis]) for axis in (0, 1))
     return rows, columns
 
