@@ -19,8 +19,8 @@ def shrunk(scan: ScanPlan, matrix: int = 56, slices: int = 14) -> ScanPlan:
     return replace(scan, protocol=protocol)
 
 
-def shrunk_plan(plan: CohortPlan) -> CohortPlan:
-    return replace(plan, scans=tuple(shrunk(scan) for scan in plan.scans))
+def shrunk_plan(plan: CohortPlan, matrix: int = 56, slices: int = 14) -> CohortPlan:
+    return replace(plan, scans=tuple(shrunk(scan, matrix, slices) for scan in plan.scans))
 
 
 @pytest.fixture(scope="session")
