@@ -48,6 +48,9 @@ BACKGROUND = 0
 AIRWAY = 6
 """Code of the optional seventh class (trachea, bronchi, other); classes 0-6 in the paper's network."""
 
+UNDECIDED = 255
+"""In masks to train on: nobody says which lobe it is; such pixels are left out of the lobe loss."""
+
 LOBE_CODES: tuple[int, ...] = tuple(lobe.code for lobe in LOBES)
 LOBE_BY_ABBREVIATION = MappingProxyType({lobe.abbreviation: lobe for lobe in LOBES})
 LOBE_BY_CODE = MappingProxyType({lobe.code: lobe for lobe in LOBES})

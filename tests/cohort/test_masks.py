@@ -137,3 +137,11 @@ def test_real_lobe_maps(real_data: Path) -> None:
     assert np.array_equal(mask == 6, raw >> 8 == 2)
     for theirs, ours in ((4, 1), (5, 2), (6, 3), (7, 4), (8, 5)):
         assert np.array_equal(mask == ours, raw == theirs)
+
+
+def test_pixels_nobody_decided_pass_only_where_they_are_asked_for(tmp_path: Path, codes: NDArray[np.uint8]) -> None:
+    codes[0, :2] = 255
+    SimpleITK.WriteImage(image(codes, volume()), str(tmp_path / "m.nii.gz"))
+    assert np.array_equal(read_lobe_mask(tmp_path / "m.nii.gz", volume(), undecided=True), codes)
+    with pytest.raises(ScanError, match="255"):
+        read_lobe_mask(tmp_path / "m.nii.gz", volume())

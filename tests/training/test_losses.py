@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from m2unet.anatomy import UNDECIDED
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.training.distributed import World
 from m2unet.training.losses import joint_loss
@@ -77,3 +78,21 @@ def test_nothing_to_learn_from_is_zero_and_differentiable() -> None:
     assert losses.total.item() == 0.0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+def test_undecided_pixels_count_in_neither_cross_entropy_nor_dice() -> None:
+    batch = make_batch([1, 0], [True, True])
+    assert batch.lobes is not None
+    batch.lobes[0, 1, :, 2:] = UNDECIDED
+    batch.lobes[1] = UNDECIDED  # a bag of nothing else adds nothing
+    logits = torch.randn(4, 6, 4, 4, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    losses = joint_loss(ModelOutput(lobes=logits, lobe_bags=batch.has_lobes), batch, lambda_mil=0.01, world=World())
+    losses.total.backward()
+    known = batch.lobes[0] != UNDECIDED
+    picked = logits.detach()[:2].permute(0, 2, 3, 1)[known]  # [P, 6]
+    truth = batch.lobes[0][known]
+    expected = float(functional.cross_entropy(picked, truth)) + 1 - soft_dice(picked.numpy(), truth.numpy())
+    assert float(losses.lobes) == pytest.approx(expected / 2, abs=1e-4)
+    assert logits.grad is not None
+    assert not logits.grad[1, :, :, 2:].any() and not logits.grad[2:].any()
+    assert logits.grad[0].any()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from m2unet.anatomy import AIRWAY, CODE_MAPS, CodeSystem
+from m2unet.anatomy import AIRWAY, CODE_MAPS, UNDECIDED, CodeSystem
 from m2unet.ct.findings import QualityError
 from m2unet.ct.read import read_raw
 from m2unet.ct.volume import Volume, from_source
@@ -19,7 +19,9 @@ GRID_TOLERANCE = 0.1
 _WHOLE_BODY: tuple[CodeSystem, ...] = ("totalsegmentator-v1", "totalsegmentator-v2")
 
 
-def read_lobe_mask(path: str | Path, volume: Volume, codes: CodeSystem = "m2unet") -> NDArray[np.uint8]:
+def read_lobe_mask(
+    path: str | Path, volume: Volume, codes: CodeSystem = "m2unet", *, undecided: bool = False
+) -> NDArray[np.uint8]:
     """Read a lobe mask onto the canonical grid of its image.
 
     The file may order and direct its axes differently from the image, as long as both cover the same physical grid.
@@ -29,6 +31,7 @@ def read_lobe_mask(path: str | Path, volume: Volume, codes: CodeSystem = "m2unet
         volume: the image it belongs to.
         codes: whose codes the file uses, a key of :data:`m2unet.anatomy.CODE_MAPS`. With TotalSegmentator's, other
             organs become background; LUNA16's second byte marks the airway.
+        undecided: let 255 pass in a mask of this package's codes: pixels whose lobe nobody says, left out of training.
 
     Returns:
         ``[z, y, x]`` of ``volume.shape``, codes 0-6 of :mod:`m2unet.anatomy`.
@@ -39,7 +42,13 @@ def read_lobe_mask(path: str | Path, volume: Volume, codes: CodeSystem = "m2unet
     path = Path(path)
     mask = _read(path)
     _check_grid(mask, volume, path.name)
-    return recode(mask.array, codes, name=path.name)
+    array = mask.array
+    if not (undecided and codes == "m2unet"):
+        return recode(array, codes, name=path.name)
+    nobody_says = array == UNDECIDED
+    found = recode(np.where(nobody_says, np.int16(0), array), codes, name=path.name)
+    found[nobody_says] = UNDECIDED
+    return found
 
 
 def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray[np.uint8]:

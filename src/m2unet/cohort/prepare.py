@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import CodeSystem
+from m2unet.anatomy import LOBE_CODES, CodeSystem
 from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
 from m2unet.cohort.store import ScanRecord, Store
@@ -217,8 +217,8 @@ def _prepare(job: _Job) -> tuple[Finding, ...]:
     findings = list(volume.findings)
     lobes = None
     if job.row.lobes is not None:
-        mask = read_lobe_mask(job.row.lobes, volume, store.lobe_codes)
-        if not mask.any():
+        mask = read_lobe_mask(job.row.lobes, volume, store.lobe_codes, undecided=True)
+        if not np.isin(mask, LOBE_CODES).any():
             raise ScanError("The lobe mask is empty", found=job.row.lobes.name, expected="codes of lobes")
         lobes = scan.crop_mask(mask).astype(np.uint8, copy=False)
         findings += _crop_findings(mask, volume, lobes, scan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -139,6 +139,7 @@ class ScanPlan:
         state: the disease on that day.
         confounders: the patient's, with what varies from scan to scan.
         lobe_mask: whether the manifest gives its lobe mask.
+        inspiration: depth of breath, 1 full, 0 breathed out.
     """
 
     scan_id: str
@@ -150,16 +151,25 @@ class ScanPlan:
     state: DiseaseState
     confounders: Confounders
     lobe_mask: bool
+    inspiration: float = field(default=1.0, repr=False)
 
 
 @dataclass(frozen=True)
 class CohortPlan:
-    """A whole cohort on paper; equal configurations and seeds give equal plans."""
+    """A whole cohort on paper; equal configurations and seeds give equal plans.
+
+    Attributes:
+        config: what was asked for.
+        seed: that decided everything.
+        patients, scans: the plan.
+        course: whether the scans follow each patient through the disease, see :mod:`m2unet.phantom.course`.
+    """
 
     config: CohortConfig
     seed: int
     patients: tuple[PatientPlan, ...]
     scans: tuple[ScanPlan, ...]
+    course: bool = False
 
     @cached_property
     def _patients(self) -> dict[str, PatientPlan]:

@@ -53,6 +53,10 @@ class Frame:
         x = cos * inner[:, 2] - sin * inner[:, 1] + (self._swing(z) if p.scoliosis_mm else 0)
         return np.stack([z, y, x], 1).astype(np.float32)
 
+    def full_breath(self, z: FloatArray) -> FloatArray:
+        """Height at full breath of what now lies at ``z`` (patient coordinates, mm, any shape)."""
+        return self._inner(z)
+
     def _turn(self) -> tuple[np.float32, np.float32]:
         angle = np.deg2rad(self.parameters.rotation_degrees)
         return np.float32(np.cos(angle)), np.float32(np.sin(angle))

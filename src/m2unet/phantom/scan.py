@@ -13,7 +13,8 @@ from m2unet.phantom.anatomy import Anatomy
 from m2unet.phantom.cohort import CohortPlan, PatientPlan, ScanPlan
 from m2unet.phantom.confounders import ConfounderModel, breathe, place_confounders
 from m2unet.phantom.disease import CONSOLIDATION, LESION_NAMES
-from m2unet.phantom.grid import Grid, Tissues
+from m2unet.phantom.frame import Frame
+from m2unet.phantom.grid import FloatArray, Grid, Tissues
 from m2unet.phantom.lesions import DayLesions, LesionModel, make_lesions
 from m2unet.phantom.protocol import SITES, Protocol
 from m2unet.phantom.scanner import draw_couch, expose, scan_grid, sublayers
@@ -166,16 +167,17 @@ def _mean_hu(
 ) -> NDArray[np.float32]:
     """HU averaged over the slice thickness; fills the lobe and lesion masks from the middle of each slice."""
     offsets = sublayers(scan.protocol)
+    frame = Frame(patient.plan.anatomy, scan.inspiration)
     thin = max(1, _CACHED_VOXELS // (slab.shape[1] * slab.shape[2]))
     total = np.zeros(0, dtype=np.float32)
     for offset in offsets:
         z, y, x = slab.origin_mm
         layer = Grid(slab.shape, slab.spacing_mm, (z + offset, y, x))
-        tissues = patient.anatomy.render(layer)
+        tissues = patient.anatomy.render(layer, inspiration=scan.inspiration)
         hu = tissues.hu
         for first in range(0, len(hu), thin):
             few = slice(first, min(first + thin, len(hu)))
-            part, here = _slices(tissues, few), layer.slab(few.start, few.stop)
+            part, here = _slices(tissues, few), tissue_grid(layer.slab(few.start, few.stop), frame)
             patient.confounders.apply(part.hu, part, here, scan.confounders)
             kinds = day.apply(part.hu, part, here)
             if abs(offset) < 1e-6:
@@ -184,6 +186,25 @@ def _mean_hu(
     if len(offsets) > 1:
         total *= np.float32(1 / len(offsets))
     return total
+
+
+@dataclass(frozen=True)
+class _MovedGrid(Grid):
+    """A grid whose heights are those that the tissue at each slice has at full breath."""
+
+    frame: Frame | None = None
+
+    def axes(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """As :meth:`Grid.axes`, heights moved."""
+        z, y, x = super().axes()
+        return (z if self.frame is None else self.frame.full_breath(z)), y, x
+
+
+def tissue_grid(grid: Grid, frame: Frame) -> Grid:
+    """The grid on which lesions, which breathe with the lung, are drawn: the grid itself at full breath."""
+    if frame.inspiration >= 1:
+        return grid
+    return _MovedGrid(grid.shape, grid.spacing_mm, grid.origin_mm, frame)
 
 
 def _slices(tissues: Tissues, few: slice) -> Tissues:

@@ -174,6 +174,7 @@ def _write_scan(plan: CohortPlan, made: PhantomScan, paths: _Paths) -> None:
         "scan_score": round(made.truth.score, 3),
         "flipped": int(patient.flipped),
         "day": round(made.plan.day, 2),
+        **({"inspiration": round(made.plan.inspiration, 3)} if plan.course else {}),
         **made.truth.row(),
     }
     write_json(paths.truth, {"fingerprint": _fingerprint(plan, made.plan), "truth": truth})
@@ -202,13 +203,16 @@ def _row(plan: CohortPlan, scan: ScanPlan, paths: _Paths) -> ManifestRow:
 def _fingerprint(plan: CohortPlan, scan: ScanPlan) -> str:
     """Changes whenever the scan's files would: the plan of the scan and of its patient, and the code's version."""
     text = repr((VERSION, scan, plan.patient_of(scan)))
+    if scan.inspiration != 1:
+        text += f" at {scan.inspiration!r} of full breath"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _claim(folder: Path, plan: CohortPlan, format_: Format) -> None:
     """Note whose folder this is; refuse to mix two cohorts."""
     noted = folder / "cohort.json"
-    config = {
+    config: dict[str, Any] = {"course": True} if plan.course else {}
+    config |= {
         "version": VERSION,
         "seed": plan.seed,
         "format": format_,

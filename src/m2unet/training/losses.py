@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from m2unet.anatomy import UNDECIDED
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.training.distributed import World
 
@@ -25,7 +26,8 @@ class Losses:
     Attributes:
         total: ``lambda_mil * severity + lobes``, what is differentiated.
         severity: mean cross-entropy of the severity logits, zero if no bag has a label.
-        lobes: mean over masked bags of pixel cross-entropy + (1 - soft Dice), zero if no bag has a mask.
+        lobes: mean over masked bags of pixel cross-entropy + (1 - soft Dice), zero if no bag has a mask. Pixels marked
+            :data:`m2unet.anatomy.UNDECIDED` count in neither; a bag of nothing else adds zero.
     """
 
     total: Tensor
@@ -85,7 +87,9 @@ def _lobe_loss(output: ModelOutput, batch: Batch, world: World) -> Tensor | None
         real = batch.mask[bag]
         logits = output.lobes[start : start + int(real.sum())]
         start += len(logits)
-        total = total + criterion(_stack(logits.float()), _stack(batch.lobes[bag][real].unsqueeze(1)))
+        scores, truth = _decided(_stack(logits.float()), _stack(batch.lobes[bag][real].unsqueeze(1)))
+        if truth.numel():
+            total = total + criterion(scores, truth)
     return total / count
 
 
@@ -93,6 +97,14 @@ def _stack(patches: Tensor) -> Tensor:
     """``[n, c, H, W]`` -> ``[1, c, n * H, W]``: Dice is taken over all pixels of a bag, not patch by patch."""
     channels, width = patches.shape[1], patches.shape[3]
     return patches.transpose(0, 1).reshape(1, channels, -1, width)
+
+
+def _decided(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Without the pixels nobody decided: ``[1, c, H, W]`` and ``[1, 1, H, W]``, or ``[1, c, P, 1]`` of those left."""
+    known = truth[0, 0] != UNDECIDED
+    if bool(known.all()):
+        return scores, truth
+    return scores[:, :, known].unsqueeze(-1), truth[:, :, known].unsqueeze(-1)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m2unet.anatomy import UNDECIDED
 from m2unet.bags.batch import make_batch
 from m2unet.bags.sampling import draw_bag
 from m2unet.cohort.store import Store
@@ -56,7 +57,8 @@ class BagValidator:
                 probabilities.append(float(torch.softmax(output.severity.float(), 1)[0, 1]))
             if output.lobes is not None and bag.lobes is not None:
                 counter = OverlapCounter()
-                counter.add(bag.lobes, output.lobes.argmax(1).to(torch.uint8).cpu().numpy())
+                known = bag.lobes != UNDECIDED
+                counter.add(bag.lobes[known], output.lobes.argmax(1).to(torch.uint8).cpu().numpy()[known])
                 mean = counter.metrics().dsc
                 dice += [] if mean is None else [mean]
         auc = area_under_curve(labels, probabilities) if labels else None
