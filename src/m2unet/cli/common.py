@@ -7,11 +7,29 @@ from typing import Annotated
 
 import typer
 
+from m2unet.anatomy import CODE_MAPS, CodeSystem
+
 Preset = Annotated[str, typer.Option("--preset", help="A preset (paper, demo) or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lr=0.02.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
+
+LobeCodes = Annotated[
+    str | None, typer.Option("--lobe-codes", help=f"Whose codes the lobe masks use: {', '.join(CODE_MAPS)}.")
+]
+
+
+def code_system(name: str) -> CodeSystem:
+    """The system of lobe codes of that name.
+
+    Raises:
+        typer.BadParameter: there is none.
+    """
+    for codes in CODE_MAPS:
+        if codes == name:
+            return codes
+    raise typer.BadParameter(f"{name!r} is not one of {', '.join(CODE_MAPS)}", param_hint="--lobe-codes")
 
 
 def settings(overrides: list[str] | None, *, seed: int | None = None, epochs: int | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, say
+from m2unet.cli.common import Device, LobeCodes, Out, code_system, say
 
 
 def evaluate(
@@ -15,6 +15,7 @@ def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Manifest of scans with known severity or lobes.")],
     out: Out,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    lobe_codes: LobeCodes = None,
     device: Device = "auto",
 ) -> None:
     """Score every scan of a cohort into a CSV, and the figures over them with patient-clustered intervals."""
@@ -26,9 +27,10 @@ def evaluate(
     from m2unet.workflows.evaluate import evaluate_scans
     from m2unet.workflows.scoring import figures_table
 
+    codes = code_system(lobe_codes or "m2unet")
     cohort = read_manifest(manifest)
     predictor = Predictor.load(run, device=choose_device(device))
-    evaluation = evaluate_scans(predictor, cohort.rows, out, seed=seed, progress=TerminalProgress())
+    evaluation = evaluate_scans(predictor, cohort.rows, out, seed=seed, lobe_codes=codes, progress=TerminalProgress())
     say(figures_table(evaluation.figures))
     say(f"Written to {out}: predictions.csv (one row a scan), summary.json, results.md")
     if evaluation.figures.failed:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.anatomy import CODE_MAPS, CodeSystem
-from m2unet.cli.common import Overrides, Preset, say, settings
+from m2unet.cli.common import LobeCodes, Overrides, Preset, code_system, say, settings
 
 if TYPE_CHECKING:
     from m2unet.cohort.prepare import PrepareReport
@@ -24,9 +23,7 @@ def prepare(
     preset: Preset = "paper",
     overrides: Overrides = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
-    lobe_codes: Annotated[
-        str | None, typer.Option("--lobe-codes", help=f"Whose codes the lobe masks use: {', '.join(CODE_MAPS)}.")
-    ] = None,
+    lobe_codes: LobeCodes = None,
     redo: Annotated[bool, typer.Option("--redo", help="Prepare finished scans again.")] = False,
 ) -> None:
     """Check a manifest, crop its scans to the body and store them, skipping what is finished.
@@ -38,7 +35,7 @@ def prepare(
     from m2unet.cohort.prepare import ScanOutcome, prepare_cohort
     from m2unet.config import load_config
 
-    codes = _codes(lobe_codes)
+    codes = None if lobe_codes is None else code_system(lobe_codes)
     config = load_config(preset, settings(overrides)).prepare
     cohort = read_manifest(manifest)
     for warning in cohort.warnings:
@@ -53,15 +50,6 @@ def prepare(
         report = prepare_cohort(cohort, out, config, workers=workers, progress=show, lobe_codes=codes, redo=redo)
     _summarise(report, out)
     raise typer.Exit(report.exit_code)
-
-
-def _codes(name: str | None) -> CodeSystem | None:
-    if name is None:
-        return None
-    for codes in CODE_MAPS:
-        if codes == name:
-            return codes
-    raise typer.BadParameter(f"{name!r} is not one of {', '.join(CODE_MAPS)}", param_hint="--lobe-codes")
 
 
 def _summarise(report: PrepareReport, out: Path) -> None:

@@ -61,7 +61,12 @@ class CrossValidation:
             train_run(job, progress=progress)
             predictor = Predictor.load(run.path, device=self.device)
             evaluate_scans(
-                predictor, self.manifest.select(split.test), run.path, seed=self.config.seed, progress=progress
+                predictor,
+                self.manifest.select(split.test),
+                run.path,
+                seed=self.config.seed,
+                lobe_codes=self.store.lobe_codes,
+                progress=progress,
             )
         stored = read_json(run.summary)["figures"]["per_scan"]
         return {name: interval["estimate"] for name, interval in stored.items()}

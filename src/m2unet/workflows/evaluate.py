@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.files import write_json, write_text
 from m2unet.inference.predictor import Predictor
@@ -36,6 +37,7 @@ def evaluate_scans(
     out: Path,
     *,
     seed: int = 0,
+    lobe_codes: CodeSystem = "m2unet",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score scans and write ``predictions.csv``, ``summary.json`` and ``results.md`` to ``out``.
@@ -45,9 +47,10 @@ def evaluate_scans(
         rows: scans with a severity, a lobe mask, or both.
         out: folder of the results; finished scans found there are not scored again.
         seed: seed of the random bags and of the bootstrap.
+        lobe_codes: whose codes the true masks use, a key of :data:`m2unet.anatomy.CODE_MAPS`.
         progress: where to show progress.
     """
-    scores = score_scans(predictor, rows, out / "scores", seed=seed, progress=progress)
+    scores = score_scans(predictor, rows, out / "scores", seed=seed, lobe_codes=lobe_codes, progress=progress)
     found = figures(scores, seed=seed)
     write_predictions(out / "predictions.csv", scores)
     write_json(out / "summary.json", summary(predictor, found, seed))

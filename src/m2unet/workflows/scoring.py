@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m2unet.anatomy import LOBES
+from m2unet.anatomy import LOBES, CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
 from m2unet.errors import M2UNetError
 from m2unet.evaluation.classification import METRIC_NAMES, classification_metrics, per_patient
 from m2unet.evaluation.intervals import Interval, classification_intervals, mean_intervals
-from m2unet.evaluation.segmentation import segmentation_metrics
+from m2unet.evaluation.segmentation import segmentation_metrics, surface_means, surface_metrics
 from m2unet.files import write_json, write_text
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
@@ -25,8 +25,16 @@ from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
 
-SCORE_SCHEMA = "m2unet.scan-score/1"
-OVERLAP_NAMES: tuple[str, ...] = ("dsc", "sen", "ppv", *(f"dsc_{lobe.abbreviation}" for lobe in LOBES))
+SCORE_SCHEMA = "m2unet.scan-score/2"
+OVERLAP_NAMES: tuple[str, ...] = (
+    *("dsc", "sen", "ppv", *(f"dsc_{lobe.abbreviation}" for lobe in LOBES)),
+    *("surface_dice", "hd95_mm"),
+)
+"""Figures of lobes in tables; a scan's row holds each lobe's surface figures as well."""
+
+SURFACE_NAMES: tuple[str, ...] = tuple(
+    f"{name}_{lobe.abbreviation}" for name in ("surface_dice", "hd95_mm") for lobe in LOBES
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class ScanScore:
         scan_id, patient_id, site: from the manifest.
         severity: true class, 1 severe.
         probability, spread: mean and standard deviation of the bags' probabilities of severe.
-        overlap: ``dsc sen ppv dsc_RUL ...`` over the whole volume; empty without a true mask.
+        overlap: ``dsc sen ppv dsc_RUL ... surface_dice hd95_mm surface_dice_RUL ...`` over the whole volume; empty
+            without a true mask.
         error: why the scan could not be scored.
     """
 
@@ -83,6 +92,7 @@ def score_scans(
     folder: Path,
     *,
     seed: int = 0,
+    lobe_codes: CodeSystem = "m2unet",
     progress: Progress | None = None,
     title: str = "evaluating",
 ) -> list[ScanScore]:
@@ -95,6 +105,7 @@ def score_scans(
         rows: scans with a severity, a lobe mask, or both.
         folder: where finished scores are kept.
         seed: seed of the random bags.
+        lobe_codes: whose codes the true masks use.
         progress: where to show progress.
         title: of the progress.
     """
@@ -102,14 +113,20 @@ def score_scans(
     shown: Progress = progress or NoProgress()
     with shown.stage(title) as step:
         for number, row in enumerate(rows, 1):
-            scores.append(_kept_or_scored(predictor, row, folder, seed))
+            scores.append(_kept_or_scored(predictor, row, folder, _Settings(seed, lobe_codes)))
             step(number, len(rows))
     return scores
 
 
-def _kept_or_scored(predictor: Predictor, row: ManifestRow, folder: Path, seed: int) -> ScanScore:
+@dataclass(frozen=True)
+class _Settings:
+    seed: int
+    lobe_codes: CodeSystem
+
+
+def _kept_or_scored(predictor: Predictor, row: ManifestRow, folder: Path, settings: _Settings) -> ScanScore:
     path = folder / f"{row.scan_id}.json"
-    key = {"schema": SCORE_SCHEMA, "weights_sha256": predictor.identity.weights_sha256, "seed": seed}
+    key = {"schema": SCORE_SCHEMA, "weights_sha256": predictor.identity.weights_sha256, **asdict(settings)}
     if path.is_file():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -117,20 +134,22 @@ def _kept_or_scored(predictor: Predictor, row: ManifestRow, folder: Path, seed: 
                 return ScanScore(**kept["score"])
         except (ValueError, KeyError, TypeError):
             logger.warning("%s: the kept score is damaged and made again", row.scan_id)
-    score = _score(predictor, row, seed)
+    score = _score(predictor, row, settings)
     write_json(path, {**key, "score": asdict(score)})
     return score
 
 
-def _score(predictor: Predictor, row: ManifestRow, seed: int) -> ScanScore:
+def _score(predictor: Predictor, row: ManifestRow, settings: _Settings) -> ScanScore:
     about = {"scan_id": row.scan_id, "patient_id": row.patient_id, "site": row.site, "severity": row.severity}
     try:
-        prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=seed)
+        prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed)
         overlap: dict[str, float | None] = {}
         if row.lobes is not None and prediction.lobes is not None:
-            truth = read_lobe_mask(row.lobes, prediction.volume)
-            tidied = postprocess_lobes(prediction.lobes, prediction.volume.voxel_ml).mask  # what a user is given
+            volume = prediction.volume
+            truth = read_lobe_mask(row.lobes, volume, settings.lobe_codes)
+            tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask  # what a user is given
             overlap = segmentation_metrics(truth, tidied).values()
+            overlap |= surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
     except M2UNetError as error:
         logger.warning("%s could not be scored: %s", row.scan_id, error)
         return ScanScore(**about, error=str(error))  # type: ignore[arg-type]
@@ -201,7 +220,8 @@ def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5, seed: int = 
 
 def write_predictions(path: Path, scores: Sequence[ScanScore]) -> None:
     """One CSV row a scan; empty cells where a value cannot be had."""
-    columns = ["scan_id", "patient_id", "site", "severity", "probability", "spread", *OVERLAP_NAMES, "error"]
+    columns = ["scan_id", "patient_id", "site", "severity", "probability", "spread"]
+    columns += [*OVERLAP_NAMES, *SURFACE_NAMES, "error"]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
