@@ -11,14 +11,9 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from m2unet.anatomy import LOBES
 from m2unet.export.dicom_seg import SegReference, write_segmentation
-from m2unet.export.dicom_sr import (
-    PartMeasurements,
-    ReportContent,
-    ScoreMeasurement,
-    SeverityMeasurement,
-    write_report,
-)
+from m2unet.export.dicom_sr import write_report
 from m2unet.export.source import Algorithm, ExportError, SeriesOptions
+from m2unet.export.sr_content import PartMeasurements, ReportContent, ScoreMeasurement, SeverityMeasurement
 from tests.export.conftest import Validate
 from tests.export.series import Case, make_case
 from tests.export.test_dicom_seg import bare, malformed

@@ -162,13 +162,7 @@ def draw_anatomy(rng: np.random.Generator, *, sex: Sex | None = None, arms_up: b
         mediastinum_width_mm=normal(37, 3.5),
         oblique_right=oblique_right,
         oblique_left=oblique_left,
-        minor=MinorFissure(
-            level=normal(0.545 + 0.9 * rise - 0.08 * (minor_slope - 0.18), 0.048),
-            tilt=normal(0.062, 0.17),
-            bow=normal(-0.30, 0.4),
-            slope=minor_slope,
-            bend=normal(-0.45, 0.42),
-        ),
+        minor=_minor(normal, rise, minor_slope),
         fissure_incomplete=max(0.0, normal(0.15, 0.12)),
         fissure_waves_mm=max(0.5, normal(2.6, 0.8)),
         carina=normal(0.71 + 0.75 * rise, 0.05),
@@ -189,3 +183,14 @@ def _oblique(normal: Callable[..., float], level: float, means: tuple[float, ...
     drawn = normal(level, 0.035)
     slope, bend, tilt, bow, twist = (normal(mean, sd) for mean, sd in zip(means, spreads, strict=True))
     return ObliqueFissure(drawn, slope, bend, tilt + 2.0 * (drawn - level), bow, twist)
+
+
+def _minor(normal: Callable[..., float], rise: float, slope: float) -> MinorFissure:
+    """Draw the minor fissure; it follows the major one's height, and a steep one starts lower."""
+    return MinorFissure(
+        level=normal(0.545 + 0.9 * rise - 0.08 * (slope - 0.18), 0.048),
+        tilt=normal(0.062, 0.17),
+        bow=normal(-0.30, 0.4),
+        slope=slope,
+        bend=normal(-0.45, 0.42),
+    )

@@ -68,21 +68,7 @@ def grow_tree(
             break
         keep = fed[group] > 1
         points, group = points[keep], group[keep]
-        off = points - centre[group]
-        # One power-iteration step from a random direction is axis enough to split across.
-        axis = rng.standard_normal((len(fed), 3))
-        for _ in range(3):
-            along = (off * axis[group]).sum(1)
-            axis = np.stack([np.bincount(group, along * off[:, k], len(fed)) for k in range(3)], 1)
-            axis /= np.linalg.norm(axis, axis=1, keepdims=True) + 1e-9
-        along = (off * axis[group]).sum(1)
-        order = np.lexsort((along, group))
-        first = np.searchsorted(group[order], np.arange(len(fed)))
-        rank = np.arange(len(order)) - first[group[order]]
-        cut = np.clip(np.round(fed * rng.uniform(0.3, 0.7, len(fed))), 1, np.maximum(fed - 1, 1)).astype(np.int64)
-        half = np.empty(len(order), np.int64)
-        half[order] = (rank >= cut[group[order]]).astype(np.int64)
-        code = 2 * group + half
+        code = 2 * group + _halves(points - centre[group], group, fed, rng)
         held = np.bincount(code, minlength=2 * len(fed))
         names = np.flatnonzero(held)
         group = (np.cumsum(held > 0) - 1)[code]
@@ -92,6 +78,33 @@ def grow_tree(
         np.concatenate(ends).astype(np.float32),
         np.concatenate(radii).astype(np.float32),
     )
+
+
+def _halves(
+    off: NDArray[np.float64], group: NDArray[np.int64], fed: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Split each group of targets across its longest direction: 0 or 1 for every target.
+
+    Args:
+        off: ``[n, 3]`` targets relative to their group's centre.
+        group: ``[n]`` group of each.
+        fed: targets by group.
+        rng: where the cut falls, and the first direction tried.
+    """
+    # One power-iteration step from a random direction is axis enough to split across.
+    axis = rng.standard_normal((len(fed), 3))
+    for _ in range(3):
+        along = (off * axis[group]).sum(1)
+        axis = np.stack([np.bincount(group, along * off[:, k], len(fed)) for k in range(3)], 1)
+        axis /= np.linalg.norm(axis, axis=1, keepdims=True) + 1e-9
+    along = (off * axis[group]).sum(1)
+    order = np.lexsort((along, group))
+    first = np.searchsorted(group[order], np.arange(len(fed)))
+    rank = np.arange(len(order)) - first[group[order]]
+    cut = np.clip(np.round(fed * rng.uniform(0.3, 0.7, len(fed))), 1, np.maximum(fed - 1, 1)).astype(np.int64)
+    half = np.empty(len(order), np.int64)
+    half[order] = (rank >= cut[group[order]]).astype(np.int64)
+    return half
 
 
 def draw_thin(tubes: Tubes, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

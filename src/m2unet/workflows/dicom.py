@@ -13,14 +13,9 @@ from m2unet.anatomy import LOBE_CODES
 from m2unet.errors import MissingExtraError
 from m2unet.export.codes import NEIGHBOURHOOD_ANALYSIS
 from m2unet.export.dicom_seg import SegReference, write_segmentation
-from m2unet.export.dicom_sr import (
-    PartMeasurements,
-    ReportContent,
-    ScoreMeasurement,
-    SeverityMeasurement,
-    write_report,
-)
+from m2unet.export.dicom_sr import write_report
 from m2unet.export.source import Algorithm, ExportError, SeriesOptions
+from m2unet.export.sr_content import PartMeasurements, ReportContent, ScoreMeasurement, SeverityMeasurement
 from m2unet.inference.predictor import ModelIdentity, Prediction
 from m2unet.inference.severity import SeverityEstimate
 from m2unet.quantify.lobes import GROUPS
