@@ -127,7 +127,37 @@ class PreparedScan:
             self._paste(out[number], planes.argmax(axis=0).astype(np.uint8))
         return out
 
-    def _paste(self, target: NDArray[np.uint8], plane: NDArray[np.uint8]) -> None:
+    def restore_values(self, values: NDArray[np.float32], stride: int = 1) -> Iterator[NDArray[np.float32]]:
+        """Bring values from the prepared grid, or one that is coarser in the plane, to the volume's, slice by slice.
+
+        Args:
+            values: ``[z, gy, gx]`` float32; cell g covers voxels ``[g * stride, (g + 1) * stride)`` of ``array`` along
+                its axis, and the last may reach beyond it.
+            stride: voxels of ``array`` a cell.
+
+        Yields:
+            For each slice ``[y, x]`` float32 on the volume's plane: interpolated linearly, 0 outside the box.
+
+        Raises:
+            ScanError: if the values are not on such a grid.
+        """
+        depth, height, width = self.array.shape
+        expected = (depth, -(-height // stride), -(-width // stride))
+        if values.shape != expected:
+            raise ScanError("The values are not on the prepared grid", found=values.shape, expected=expected)
+        rows, columns = (
+            linear_weights(expected[axis + 1], self._sides[axis], 1 / (self.scale[axis] * stride)) for axis in (0, 1)
+        )
+        for plane in values:
+            out = np.zeros(self.volume_shape[1:], dtype=np.float32)
+            self._paste(out, resample_plane(plane, rows, columns))
+            yield out
+
+    def to_volume(self, y: float, x: float) -> tuple[float, float]:
+        """Bring a place in the plane, in voxels of ``array`` (voxel i covers [i, i + 1)), to voxels of the volume."""
+        return self.window[0] + y * self.scale[0], self.window[2] + x * self.scale[1]
+
+    def _paste(self, target: NDArray[Any], plane: NDArray[Any]) -> None:
         y0, y1, x0, x1 = self.window
         height, width = target.shape
         top, left = max(0, y0), max(0, x0)

@@ -16,6 +16,7 @@ from m2unet.ct.prepare import prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ModelError
+from m2unet.inference.explain import Explanation, explain_severity
 from m2unet.inference.lobes import segment_lobes
 from m2unet.inference.network import Network
 from m2unet.inference.severity import SeverityEstimate, estimate_severity
@@ -49,6 +50,7 @@ class Prediction:
         severity: None likewise.
         model: which model.
         seconds: wall time of each stage.
+        explanation: where the severity comes from; None if not asked for.
     """
 
     volume: Volume
@@ -56,6 +58,7 @@ class Prediction:
     severity: SeverityEstimate | None
     model: ModelIdentity
     seconds: dict[str, float] = field(default_factory=dict)
+    explanation: Explanation | None = None
 
 
 class Predictor:
@@ -95,7 +98,13 @@ class Predictor:
         return cls(model, loaded.config, identity, target)
 
     def predict(
-        self, scan: str | Path | Volume, *, lobes: bool = True, severity: bool = True, seed: int = 0
+        self,
+        scan: str | Path | Volume,
+        *,
+        lobes: bool = True,
+        severity: bool = True,
+        seed: int = 0,
+        explain: bool = False,
     ) -> Prediction:
         """Predict one scan.
 
@@ -104,6 +113,7 @@ class Predictor:
             lobes: whether to segment the lobes over the whole volume.
             severity: whether to estimate severity.
             seed: seed of the random bags.
+            explain: whether to say where the severity comes from.
 
         Raises:
             QualityError: if the scan cannot be used; it carries the findings.
@@ -119,11 +129,16 @@ class Predictor:
         if lobes and "lobes" in tasks:
             mask = segment_lobes(self.network, prepared, self.config, device=self.device)
             clock.lap("lobes")
-        estimate = None
+        estimate, explanation = None, None
         if severity and "severity" in tasks:
-            estimate = estimate_severity(self.network, prepared, self.config, seed=seed, device=self.device)
+            if explain:
+                estimate, explanation = explain_severity(
+                    self.network, prepared, self.config, seed=seed, device=self.device
+                )
+            else:
+                estimate = estimate_severity(self.network, prepared, self.config, seed=seed, device=self.device)
             clock.lap("severity")
-        return Prediction(volume, mask, estimate, self.identity, seconds)
+        return Prediction(volume, mask, estimate, self.identity, seconds, explanation)
 
 
 def find_model(run: Path) -> Path:

@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from m2unet.bags.bag import Bag
 from m2unet.bags.batch import make_batch
 from m2unet.bags.sampling import BagSource, draw_bag
 from m2unet.config import Config
 from m2unet.inference.network import Network
+from m2unet.models.batch import Batch, ModelOutput
 
 
 @dataclass(frozen=True)
 class SeverityEstimate:
-    """The severe class's probability for one scan.
+    """The severe class's probability for one scan, as the network gives it.
 
     Attributes:
         probability: mean over the bags, 0 to 1.
         spread: standard deviation over the bags (0 for a single bag).
         bags: each bag's probability.
         seed: seed the bags were drawn with.
+        embedding: mean over the bags of the vector before the classifier; empty for a network without one.
     """
 
     probability: float
     spread: float
     bags: tuple[float, ...]
     seed: int
+    embedding: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class BagAnswer:
+    """What the network says of one bag.
+
+    Attributes:
+        probability: of severe.
+        embedding: the vector before the classifier, or None.
+    """
+
+    probability: float
+    embedding: tuple[float, ...] | None
+
+
+def seeded_batches(scan: BagSource, config: Config, seed: int, bags: int | None = None) -> Iterator[tuple[Bag, Batch]]:
+    """The bags that a severity estimate is made of, each also as a batch of one.
+
+    Args:
+        scan: a prepared scan (``array`` [z, y, x] int16 HU and reference boxes).
+        config: the model's run configuration.
+        seed: bag k is drawn from the stream named by (seed, k).
+        bags: how many; ``config.bag.test_bags`` if None.
+    """
+    for index in range(bags or config.bag.test_bags):
+        bag = draw_bag(scan, config.bag, np.random.default_rng([seed, index, 0x7E57]))
+        yield bag, make_batch([bag], config.window, position=config.model.position, classes=config.model.classes)
+
+
+def bag_answer(output: ModelOutput) -> BagAnswer:
+    """Probability and embedding of a batch of one bag."""
+    assert output.severity is not None
+    probability = float(torch.softmax(output.severity.float(), dim=1)[0, 1])
+    if output.embedding is None:
+        return BagAnswer(probability, None)
+    return BagAnswer(probability, tuple(output.embedding[0].float().tolist()))
+
+
+def gather_estimate(answers: Sequence[BagAnswer], seed: int) -> SeverityEstimate:
+    """Average the answers of a scan's bags."""
+    probabilities = [answer.probability for answer in answers]
+    embeddings = [answer.embedding for answer in answers if answer.embedding is not None]
+    return SeverityEstimate(
+        probability=float(np.mean(probabilities)),
+        spread=float(np.std(probabilities)),
+        bags=tuple(probabilities),
+        seed=seed,
+        embedding=tuple(np.mean(embeddings, axis=0).tolist()) if embeddings else (),
+    )
 
 
 @torch.inference_mode()
@@ -44,15 +98,5 @@ def estimate_severity(
         device: where the model is.
         bags: how many; ``config.bag.test_bags`` if None.
     """
-    probabilities: list[float] = []
-    for index in range(bags or config.bag.test_bags):
-        bag = draw_bag(scan, config.bag, np.random.default_rng([seed, index, 0x7E57]))
-        batch = make_batch([bag], config.window, position=config.model.position, classes=config.model.classes)
-        output = model(batch.to(device), lobes_for=None)
-        probabilities.append(float(torch.softmax(output.severity.float(), dim=1)[0, 1]))
-    return SeverityEstimate(
-        probability=float(np.mean(probabilities)),
-        spread=float(np.std(probabilities)),
-        bags=tuple(probabilities),
-        seed=seed,
-    )
+    batches = seeded_batches(scan, config, seed, bags)
+    return gather_estimate([bag_answer(model(batch.to(device), lobes_for=None)) for _, batch in batches], seed)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from m2unet.config import ModelConfig
 from m2unet.errors import ModelError
 from m2unet.models.batch import Batch, ModelOutput
+from m2unet.models.evidence import Evidence
 from m2unet.models.norm import processes
 
 SEVERITY = "severity"
@@ -82,6 +83,18 @@ class SeverityModel(nn.Module):
         Raises:
             ModelError: the network has no severity.
             ValueError: a bag without instances.
+        """
+        raise self._without(SEVERITY)
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """What the severity of one bag is made of: the part of every position of every patch.
+
+        Args:
+            batch: of one bag without padding; the network in evaluation mode.
+
+        Raises:
+            ModelError: the network has no severity.
+            ValueError: several bags, or padding.
         """
         raise self._without(SEVERITY)
 
@@ -186,6 +199,12 @@ def check_bags(mask: Tensor) -> None:
     empty = torch.nonzero(~mask.any(dim=1)).flatten().tolist()
     if empty:
         raise ValueError(f"bags {empty} of the batch have no instance")
+
+
+def check_single(batch: Batch) -> None:
+    """Raise a ValueError unless the batch is one bag without padding."""
+    if batch.bags != 1 or not bool(batch.mask.all()):
+        raise ValueError(f"evidence is gathered of one bag without padding, found a mask {tuple(batch.mask.shape)}")
 
 
 def _next(size: int, stride: int) -> int:

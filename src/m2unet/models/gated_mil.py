@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
-from m2unet.models.base import InstanceModel, check_bags
-from m2unet.models.batch import ModelOutput
+from m2unet.models.base import InstanceModel, check_bags, check_single
+from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.encoder import STRIDE, Encoder
+from m2unet.models.evidence import Evidence, linear_evidence
 
 ATTENTION_WIDTH = 128
 """Length of the hidden vector of the attention, as in Ilse et al."""
@@ -69,11 +70,23 @@ class GatedMIL(InstanceModel):
 
     def embed(self, images: Tensor) -> Tensor:
         """See :meth:`m2unet.models.base.SeverityModel.embed`; d is ``deep_width``."""
-        self.check_images(images)
-        return self.encoder(images, recompute=self.recompute)[-1].float().mean(dim=(2, 3))
+        return self._features(images).mean(dim=(2, 3))
 
     def classify(self, embeddings: Tensor, mask: Tensor | None = None) -> ModelOutput:
         """See :meth:`m2unet.models.base.SeverityModel.classify`."""
         with torch.autocast(embeddings.device.type, enabled=False):
             pooled, attention = self.attention(embeddings, mask)
             return ModelOutput(severity=self.classifier(pooled), embedding=pooled, attention=attention)
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """See :meth:`m2unet.models.base.SeverityModel.evidence`: features times the attention the bag got."""
+        check_single(batch)
+        with torch.no_grad():
+            features = self._features(batch.inputs(position=self.config.position))
+            output = self.classify(features.mean(dim=(2, 3)).unsqueeze(0))
+        assert output.attention is not None
+        return linear_evidence(output, features, self.classifier, output.attention[0])
+
+    def _features(self, images: Tensor) -> Tensor:
+        self.check_images(images)
+        return self.encoder(images, recompute=self.recompute)[-1].float()

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
-from m2unet.models.base import LOBES, SEVERITY, SeverityModel, check_bags, of_bags, to_bags
+from m2unet.models.base import LOBES, SEVERITY, SeverityModel, check_bags, check_single, of_bags, to_bags
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.decoder import Decoder
 from m2unet.models.encoder import STRIDE, Encoder
+from m2unet.models.evidence import Evidence, integrated_gradients
 from m2unet.models.pooling import GlobalContrastPooling, Pooled
 
 
@@ -34,9 +35,13 @@ class ContrastStage(nn.Module):
     def forward(self, instances: Tensor, mask: Tensor | None = None) -> Pooled:
         """Bags ``[B, K, inputs]``, mask ``[B, K]``, to values ``[B, concepts]`` and the winners of the pooling."""
         pooled = self.pooling(instances, mask)
-        with torch.autocast(instances.device.type, enabled=False):
-            values = self.project(pooled.values)
-        return Pooled(F.relu(values) if self.activation else values, pooled.winners)
+        return Pooled(self.head(pooled.values), pooled.winners)
+
+    def head(self, scores: Tensor) -> Tensor:
+        """Pooled scores ``[..., concepts]`` to values ``[..., concepts]``."""
+        with torch.autocast(scores.device.type, enabled=False):
+            values = self.project(scores)
+        return F.relu(values) if self.activation else values
 
 
 class M2UNet(SeverityModel):
@@ -126,3 +131,31 @@ class M2UNet(SeverityModel):
         with torch.autocast(embeddings.device.type, enabled=False):
             severity = self.classifier(pooled.values)
         return ModelOutput(severity=severity, embedding=pooled.values, image_winners=pooled.winners)
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """See :meth:`SeverityModel.evidence`: integrated gradients of the log-odds on the winning scores."""
+        if SEVERITY not in self.tasks:
+            raise self._without(SEVERITY)
+        check_single(batch)
+        with torch.no_grad():
+            maps = self.encode(batch.inputs(position=self.config.position))
+            instances = maps[-1].flatten(2).transpose(1, 2)
+            pooled = self.embedding_mil.pooling(instances)
+            output = self.classify(self.embedding_mil.head(pooled.values).unsqueeze(0))
+            assert output.image_winners is not None
+            chosen, order = output.image_winners[0].unique(return_inverse=True)
+            won, reached = pooled.winners[chosen], pooled.values[chosen]
+            average = self.embedding_mil.pooling.average(instances).expand_as(reached)
+        parts, base = integrated_gradients(lambda scores: self._margin(scores, order), average, reached)
+        placed = parts.new_zeros(len(chosen), instances.shape[1]).scatter_add_(1, won, parts)
+        positions = parts.new_zeros(instances.shape[:2])
+        positions[chosen] = placed
+        return Evidence(output, positions.view(len(instances), *maps[-1].shape[2:]), float(base))
+
+    def _margin(self, scores: Tensor, order: Tensor) -> Tensor:
+        """Log-odds ``[S]`` from the scores ``[S, u, p]`` of the winning patches; ``order`` ``[q]``: whose each is."""
+        embeddings = self.embedding_mil.head(scores)
+        pooling = self.image_mil.pooling
+        reached = pooling.scores(embeddings.flatten(0, 1)).view(*embeddings.shape[:2], -1)
+        logits = self.classifier(self.image_mil.head(reached[:, order, torch.arange(len(order))]))
+        return logits[:, 1] - logits[:, 0]

@@ -87,6 +87,16 @@ class GlobalContrastPooling(nn.Module):
             return self.norm(scores)
         return scores if self.bias is None else scores + self.bias
 
+    def average(self, instances: Tensor) -> Tensor:
+        """Scores ``[p]`` of an average instance: of all training instances under ``batch``, else of ``instances``.
+
+        Args:
+            instances: ``[B, K, d]``.
+        """
+        if self.norm is not None and not self.training:
+            return self.norm.bias
+        return self.scores(instances.flatten(0, 1)).mean(dim=0)
+
     def _check(self, instances: Tensor, mask: Tensor | None) -> None:
         if instances.dim() != 3 or instances.shape[2] != self.concepts.shape[1]:
             raise ValueError(f"expected [B, K, {self.concepts.shape[1]}], found {tuple(instances.shape)}")

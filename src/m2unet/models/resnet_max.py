@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
-from m2unet.models.base import InstanceModel, check_bags
-from m2unet.models.batch import ModelOutput
+from m2unet.models.base import InstanceModel, check_bags, check_single
+from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.blocks import apply
+from m2unet.models.evidence import Evidence, linear_evidence
 from m2unet.models.norm import adopt_batch_norm
 
 STANDARD_WIDTH = 64
@@ -43,11 +44,7 @@ class ResNetMax(InstanceModel):
 
     def embed(self, images: Tensor) -> Tensor:
         """See :meth:`m2unet.models.base.SeverityModel.embed`; d is 2048 at the standard width."""
-        self.check_images(images)
-        net = self.network
-        for stage in (self._stem, net.layer1, net.layer2, net.layer3, net.layer4):
-            images = apply(stage, images, recompute=self.recompute)
-        return net.avgpool(images).flatten(1).float()
+        return self.network.avgpool(self._features(images)).flatten(1).float()
 
     def classify(self, embeddings: Tensor, mask: Tensor | None = None) -> ModelOutput:
         """See :meth:`m2unet.models.base.SeverityModel.classify`.
@@ -71,6 +68,24 @@ class ResNetMax(InstanceModel):
             attention=margin.sigmoid(),
             instance_severity=logits.masked_fill(~mask.unsqueeze(-1), 0.0),
         )
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """See :meth:`m2unet.models.base.SeverityModel.evidence`: positions of the winning patch (class activation)."""
+        check_single(batch)
+        with torch.no_grad():
+            features = self._features(batch.inputs(position=self.config.position))
+            output = self.classify(self.network.avgpool(features).flatten(1).float().unsqueeze(0))
+        assert output.image_winners is not None
+        weights = torch.zeros(len(features), device=features.device)
+        weights[output.image_winners[0]] = 1.0
+        return linear_evidence(output, features, self.network.fc, weights)
+
+    def _features(self, images: Tensor) -> Tensor:
+        self.check_images(images)
+        net = self.network
+        for stage in (self._stem, net.layer1, net.layer2, net.layer3, net.layer4):
+            images = apply(stage, images, recompute=self.recompute)
+        return images
 
     def _stem(self, images: Tensor) -> Tensor:
         net = self.network
