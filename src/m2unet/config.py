@@ -92,6 +92,18 @@ class TrainConfig(_Section):
     refresh_statistics: bool = Field(True, description="recompute running batch statistics before evaluating")
 
 
+class ConfidenceConfig(_Section):
+    """Calibration, operating point and the check for unusual scans, fitted on validation scans after training."""
+
+    calibration: Literal["logistic", "temperature", "isotonic", "none"] = Field(
+        "logistic", description="slope and shift of the log-odds, slope alone, a rising step function, or nothing"
+    )
+    rule: Literal["youden", "sensitivity", "f1", "accuracy"] = Field("youden", description="of the operating point")
+    target_sensitivity: float = Field(0.95, gt=0, le=1, description="least sensitivity under the rule `sensitivity`")
+    reference_scans: int = Field(300, ge=0, description="training scans whose embeddings are kept with the model")
+    usual_quantile: float = Field(0.975, gt=0.5, le=1, description="of usual distances, beyond which a scan is unusual")
+
+
 class Config(_Section):
     """Everything that decides a run."""
 
@@ -102,6 +114,7 @@ class Config(_Section):
     bag: BagConfig = BagConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    confidence: ConfidenceConfig = ConfidenceConfig()
 
     @model_validator(mode="after")
     def _position_agrees(self) -> Config:

@@ -195,7 +195,11 @@ def roc_points(severity: ArrayLike, probability: ArrayLike) -> RocCurve | None:
 
 
 def choose_threshold(
-    severity: ArrayLike, probability: ArrayLike, rule: Literal["youden", "f1", "accuracy"] = "youden"
+    severity: ArrayLike,
+    probability: ArrayLike,
+    rule: Literal["youden", "f1", "accuracy", "sensitivity"] = "youden",
+    *,
+    target: float = 0.95,
 ) -> float | None:
     """The operating point that is best by a rule; to be chosen on validation cases and then kept.
 
@@ -205,7 +209,9 @@ def choose_threshold(
     Args:
         severity: ``[n]``, 1 severe, 0 non-severe.
         probability: ``[n]``, in [0, 1].
-        rule: ``youden`` (sensitivity + specificity), ``f1`` or ``accuracy``.
+        rule: ``youden`` (sensitivity + specificity), ``f1``, ``accuracy``, or ``sensitivity``: the highest threshold
+            that reaches the target.
+        target: least sensitivity under the last rule.
 
     Returns:
         The threshold, or None when only one class is present: there is nothing to choose by.
@@ -221,6 +227,8 @@ def choose_threshold(
     candidates = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [np.nextafter(1.0, 2.0)]])
     called = score[None, :] >= candidates[:, None]
     hits, alarms = called[:, truth].sum(axis=1), called[:, ~truth].sum(axis=1)
+    if rule == "sensitivity":
+        return float(candidates[np.flatnonzero(hits / positives >= target - 1e-12)[-1]])
     if rule == "youden":
         merit = hits / positives - alarms / negatives
     elif rule == "f1":

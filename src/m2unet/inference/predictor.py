@@ -16,6 +16,7 @@ from m2unet.ct.prepare import prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ModelError
+from m2unet.inference.confidence import Confidence, Judgement, read_confidence
 from m2unet.inference.explain import Explanation, explain_severity
 from m2unet.inference.lobes import segment_lobes
 from m2unet.inference.network import Network
@@ -51,6 +52,8 @@ class Prediction:
         model: which model.
         seconds: wall time of each stage.
         explanation: where the severity comes from; None if not asked for.
+        judgement: the severity calibrated and judged; None without severity.
+        confidence: what it was judged by.
     """
 
     volume: Volume
@@ -59,6 +62,8 @@ class Prediction:
     model: ModelIdentity
     seconds: dict[str, float] = field(default_factory=dict)
     explanation: Explanation | None = None
+    judgement: Judgement | None = None
+    confidence: Confidence | None = None
 
 
 class Predictor:
@@ -69,13 +74,22 @@ class Predictor:
         config: its run configuration.
         identity: which model it is.
         device: where it computes.
+        confidence: what its probabilities are worth; nothing known if None.
     """
 
-    def __init__(self, network: Network, config: Config, identity: ModelIdentity, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        identity: ModelIdentity,
+        device: torch.device,
+        confidence: Confidence | None = None,
+    ) -> None:
         self.network = network
         self.config = config
         self.identity = identity
         self.device = device
+        self.confidence = confidence or Confidence()
 
     @classmethod
     def load(cls, run: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
@@ -95,7 +109,7 @@ class Predictor:
             weights_sha256=str(loaded.card["weights_sha256"]),
             trained_on=loaded.card.get("trained_on"),
         )
-        return cls(model, loaded.config, identity, target)
+        return cls(model, loaded.config, identity, target, read_confidence(folder, loaded.card))
 
     def predict(
         self,
@@ -138,7 +152,8 @@ class Predictor:
             else:
                 estimate = estimate_severity(self.network, prepared, self.config, seed=seed, device=self.device)
             clock.lap("severity")
-        return Prediction(volume, mask, estimate, self.identity, seconds, explanation)
+        judgement = None if estimate is None else self.confidence.judge(estimate, volume.findings)
+        return Prediction(volume, mask, estimate, self.identity, seconds, explanation, judgement, self.confidence)
 
 
 def find_model(run: Path) -> Path:

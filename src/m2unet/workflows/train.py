@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -22,6 +23,7 @@ from m2unet.training.distributed import World
 from m2unet.training.fit import Fit, Hooks
 from m2unet.training.record import EpochRecord
 from m2unet.training.state import STATE_FILE, TrainingState
+from m2unet.workflows.confidence import fit_confidence
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.validation import BagValidator
@@ -72,7 +74,9 @@ def train_run(job: TrainJob, *, world: World | None = None, progress: Progress |
         hooks = _hooks(job, world, step)
         state = Fit(model, EpochBags(job), job.config, job.out, world, hooks).run(resume=job.resume)
     if world.main:
-        _finish(job, run, model, state)
+        with shown.stage("calibrating") as step:
+            _finish(job, run, model, state)
+            step(1, 1)
     return run
 
 
@@ -133,12 +137,19 @@ def _hooks(job: TrainJob, world: World, step: object) -> Hooks:
 
 
 def _finish(job: TrainJob, run: RunFolder, model: SeverityModel, state: TrainingState) -> None:
-    extra = {
+    device = next(model.parameters()).device
+    model.checkpointing = False
+    confidence = fit_confidence(model.eval(), job.store, job.split, job.config, device)
+    extra: dict[str, Any] = {
         "trained_on": job.trained_on,
         "training_scans": len(job.split.train),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "validation": {k[4:]: v for k, v in state.history[-1].items() if k.startswith("val_")} if state.history else {},
     }
+    if confidence is not None:
+        run.model.mkdir(parents=True, exist_ok=True)
+        confidence.save_reference(run.model)
+        extra["confidence"] = confidence.to_card()
     save_model(model.cpu(), job.config, run.model, extra)
     (job.out / STATE_FILE).unlink(missing_ok=True)

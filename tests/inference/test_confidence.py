@@ -1,0 +1,148 @@
+"""Calibrated, decided, or left to a human; and stored with the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit, logit
+from sklearn.neighbors import NearestNeighbors
+
+from m2unet.ct.findings import KINDS, finding
+from m2unet.errors import ModelError
+from m2unet.inference.confidence import (
+    LIMITING_FINDINGS,
+    UNCERTAIN,
+    Calibrator,
+    Confidence,
+    OperatingPoint,
+    mean_interval,
+    read_confidence,
+)
+from m2unet.inference.outlier import fit_reference
+from m2unet.inference.severity import SeverityEstimate
+
+LOGISTIC = Calibrator("logistic", 0.5, -1.0, scans=40, patients=25, reason=None)
+POINT = OperatingPoint(0.4, "youden", 0.9, 0.8, 40, None)
+
+
+def estimate(*bags: float, embedding: tuple[float, ...] = ()) -> SeverityEstimate:
+    return SeverityEstimate(float(np.mean(bags)), float(np.std(bags)), bags, 0, embedding)
+
+
+def test_maps_by_hand() -> None:
+    assert LOGISTIC(0.8) == pytest.approx(expit(0.5 * logit(0.8) - 1))
+    assert Calibrator("temperature", 0.5)(0.8) == pytest.approx(expit(0.5 * logit(0.8)))
+    assert Calibrator("isotonic", x=(0.2, 0.6), y=(0.1, 0.5))(0.4) == pytest.approx(0.3)
+    assert Calibrator("isotonic", x=(0.2, 0.6), y=(0.1, 0.5))(0.9) == 0.5
+    assert Calibrator()(0.123) == 0.123 and "not calibrated" in Calibrator().said
+    assert LOGISTIC.said == "Calibrated (logistic) on 40 validation scans of 25 patients."
+
+
+def test_the_interval_is_students() -> None:
+    bags = (0.6, 0.7, 0.65, 0.8, 0.72)
+    odds = logit(np.array(bags))
+    low, high = stats.t.interval(0.95, 4, odds.mean(), stats.sem(odds))
+    assert mean_interval(bags) == pytest.approx((expit(low), expit(high)))
+    assert mean_interval((0.5,)) is None
+    assert mean_interval((0.0, 1.0)) is not None  # finite at the ends
+
+
+def test_an_interval_over_the_threshold_is_uncertain() -> None:
+    confidence = Confidence(Calibrator(reason=None), POINT)
+    clear = confidence.judge(estimate(0.8, 0.82, 0.81))
+    assert clear.said == "severe" and not clear.abstain and clear.reasons == ()
+    assert confidence.judge(estimate(0.1, 0.12, 0.11)).said == "non-severe"
+    torn = confidence.judge(estimate(0.2, 0.6, 0.5))
+    assert torn.said == UNCERTAIN and torn.severe and "straddles the threshold 0.40" in torn.reasons[0]
+    single = confidence.judge(estimate(0.41))
+    assert single.low is None and not single.abstain
+
+
+def test_the_threshold_is_on_the_calibrated_scale() -> None:
+    found = Confidence(LOGISTIC, POINT).judge(estimate(0.6, 0.61, 0.59))
+    assert found.probability == pytest.approx(LOGISTIC(0.6)) and found.probability < 0.4
+    assert found.said == "non-severe" and found.bags == pytest.approx([LOGISTIC(b) for b in (0.6, 0.61, 0.59)])
+    assert found.low is not None and found.high is not None and found.low < found.probability < found.high
+
+
+def test_a_failed_quality_check_is_uncertain() -> None:
+    confidence, sure = Confidence(operating_point=POINT), estimate(0.9, 0.91)
+    found = confidence.judge(sure, [finding("lungs-cut-off", "x"), finding("thick-slices", "y")])
+    assert found.abstain and found.reasons == ("the quality check warns of lungs-cut-off",)
+    assert not confidence.judge(sure, [finding("thick-slices", "a note")]).abstain
+    assert KINDS.keys() >= LIMITING_FINDINGS
+    assert all("warning" in KINDS[code].levels for code in LIMITING_FINDINGS)
+
+
+@pytest.fixture(scope="module")
+def cloud() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(60, 6)) * [1, 5, 0.2, 1, 1, 1]
+
+
+def test_distances_are_scikit_learns(cloud: np.ndarray) -> None:
+    reference = fit_reference(cloud, [f"p{i}" for i in range(60)], np.zeros((0, 6)))
+    assert reference is not None
+    scaled = cloud.astype(np.float32) / cloud.astype(np.float32).std(axis=0)
+    query = np.random.default_rng(1).normal(size=6)
+    found, _ = NearestNeighbors(n_neighbors=5).fit(scaled).kneighbors([query / cloud.astype(np.float32).std(axis=0)])
+    assert reference.distance(query) == pytest.approx(found.mean() / np.sqrt(6), rel=1e-5)
+    own, _ = NearestNeighbors(n_neighbors=6).fit(scaled).kneighbors(scaled)
+    np.testing.assert_allclose(reference.usual, np.sort(own[:, 1:].mean(axis=1) / np.sqrt(6)), rtol=1e-4)
+    assert reference.limit == pytest.approx(np.quantile(reference.usual, 0.975))
+
+
+def test_a_scan_unlike_all_others_is_uncertain(cloud: np.ndarray) -> None:
+    reference = fit_reference(cloud, [f"p{i}" for i in range(60)], cloud[:5] + 0.1)
+    confidence = Confidence(operating_point=POINT, reference=reference)
+    usual = confidence.judge(estimate(0.9, 0.91, embedding=tuple(cloud[3] + 0.05)))
+    assert not usual.abstain and usual.distance is not None and usual.limit is not None
+    odd = confidence.judge(estimate(0.9, 0.91, embedding=(8.0, 0, 3.0, 8.0, -8.0, 8.0)))
+    assert odd.said == UNCERTAIN and "unlike the training scans" in odd.reasons[0]
+    assert reference is not None and reference.share_farther(odd.distance or 0) == 0.0
+
+
+def test_a_patients_own_scans_do_not_make_a_scan_usual(cloud: np.ndarray) -> None:
+    twice = np.repeat(cloud[:30], 6, axis=0)
+    apart = fit_reference(twice, [f"p{i}" for i in range(180)], np.zeros((0, 6)))
+    together = fit_reference(twice, [f"p{i // 6}" for i in range(180)], np.zeros((0, 6)))
+    assert apart is not None and together is not None
+    assert max(apart.usual) < 1e-6 < min(together.usual)
+
+
+def test_too_few_scans_or_patients_give_no_reference(cloud: np.ndarray) -> None:
+    assert fit_reference(cloud[:11], [str(i) for i in range(11)], cloud[:2]) is None
+    assert fit_reference(cloud, ["one"] * 60, np.zeros((0, 6))) is None
+    flat = fit_reference(np.zeros((20, 3)), [str(i) for i in range(20)], np.zeros((0, 3)))
+    assert flat is not None and flat.distance([0, 0, 0]) == 0 and np.isfinite(flat.distance([1, 0, 0]))
+
+
+def test_what_is_stored_is_read_back(cloud: np.ndarray, tmp_path: Path) -> None:
+    reference = fit_reference(cloud, [f"p{i}" for i in range(60)], cloud[:5])
+    isotonic = Calibrator("isotonic", x=(0.1, 0.9), y=(0.0, 1.0), scans=5, patients=4, reason=None)
+    kept = Confidence(isotonic, POINT, reference, None, {"brier": 0.1})
+    kept.save_reference(tmp_path)
+    card = json.loads(json.dumps({"confidence": kept.to_card()}, allow_nan=False))
+    back = read_confidence(tmp_path, card)
+    assert back.calibrator == isotonic and back.operating_point == POINT and back.validation == {"brier": 0.1}
+    sure = estimate(0.3, 0.35, embedding=tuple(cloud[0]))
+    assert replace(back.judge(sure), distance=None) == replace(kept.judge(sure), distance=None)
+    assert back.judge(sure).distance == pytest.approx(kept.judge(sure).distance)
+    (tmp_path / "reference.safetensors").write_bytes(b"other")
+    with pytest.raises(ModelError, match=r"reference\.safetensors"):
+        read_confidence(tmp_path, card)
+    with pytest.raises(ModelError, match="confidence entry"):
+        read_confidence(tmp_path, {"confidence": {"calibration": {}}})
+    Confidence().save_reference(tmp_path)
+    assert not (tmp_path / "reference.safetensors").exists()
+
+
+def test_a_model_that_says_nothing_has_the_usual_threshold_and_a_reason(tmp_path: Path) -> None:
+    found = read_confidence(tmp_path, {})
+    assert found.operating_point.threshold == 0.5 and found.operating_point.reason and found.reference is None
+    assert found.calibrator.kind == "none" and found.calibrator.reason and found.reference_reason
+    assert read_confidence(tmp_path, {"confidence": found.to_card()}) == found
