@@ -40,15 +40,29 @@ def read_lobe_mask(
         ScanError: unreadable file, another grid, values that are no codes.
     """
     path = Path(path)
-    mask = _read(path)
-    _check_grid(mask, volume, path.name)
-    array = mask.array
+    array = read_mask(path, volume)
     if not (undecided and codes == "m2unet"):
         return recode(array, codes, name=path.name)
     nobody_says = array == UNDECIDED
     found = recode(np.where(nobody_says, np.int16(0), array), codes, name=path.name)
     found[nobody_says] = UNDECIDED
     return found
+
+
+def read_mask(path: str | Path, volume: Volume) -> NDArray[np.int16]:
+    """Read a mask of any kind onto the canonical grid of its image, its values as they are.
+
+    Args:
+        path: NIfTI, MHA/MHD or NRRD; axes as for :func:`read_lobe_mask`.
+        volume: the image it belongs to.
+
+    Raises:
+        ScanError: unreadable file, another grid, fractions.
+    """
+    path = Path(path)
+    mask = _read(path)
+    _check_grid(mask, volume, path.name)
+    return mask.array
 
 
 def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray[np.uint8]:
