@@ -15,6 +15,7 @@ from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
 from m2unet.cli.evaluate import evaluate
 from m2unet.cli.import_data import combine_manifests, import_data
+from m2unet.cli.followup import followup
 from m2unet.cli.info import info
 from m2unet.cli.phantom import phantom
 from m2unet.cli.predict import predict
@@ -49,7 +50,7 @@ def main(
         raise typer.Exit
 
 
-for _command in (demo, check, predict, quantify, phantom, prepare, train, crossval, evaluate, info):
+for _command in (demo, check, predict, quantify, followup, phantom, prepare, train, crossval, evaluate, info):
     app.command(_command.__name__)(_command)
 app.command("import")(import_data)
 app.command("combine")(combine_manifests)

@@ -1,0 +1,60 @@
+"""``m2unet followup``: one patient, or each patient of a manifest, over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2unet.cli.common import Device, Out, say
+
+
+def followup(
+    scans: Annotated[list[Path], typer.Argument(help="A manifest (.csv), or the scans of one patient.")],
+    out: Out,
+    model: Annotated[Path | None, typer.Option("--model", help="A run folder: severity, and lobes not given.")] = None,
+    patient: Annotated[list[str] | None, typer.Option("--patient", help="Only this patient of the manifest.")] = None,
+    date: Annotated[list[str] | None, typer.Option("--date", help="YYYY-MM-DD, once for each scan given.")] = None,
+    lobes: Annotated[list[Path] | None, typer.Option("--lobes", help="Lobe mask, once for each scan given.")] = None,
+    predict_lobes: Annotated[
+        bool, typer.Option("--predict-lobes", help="Use the model's lobes even where masks are given.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Compare dated scans: change of each lobe with its error, plots, a verdict, a page. Finished scans are kept."""
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
+    from m2unet.inference.predictor import Predictor
+    from m2unet.training.distributed import choose_device
+    from m2unet.workflows.followup import FollowupOptions, follow_patients
+    from m2unet.workflows.followup_scans import given_patient, manifest_patients
+
+    remarks: list[str] = []
+    if len(scans) == 1 and scans[0].suffix.lower() == ".csv":
+        if date or lobes:
+            raise ConfigError("A manifest holds dates and lobes itself", found="--date or --lobes with a manifest")
+        patients, remarks = manifest_patients(scans[0], patient or ())
+    else:
+        if patient:
+            raise ConfigError("--patient chooses from a manifest", found="scans given one by one")
+        patients = [given_patient(scans, date or (), lobes or ())]
+    predictor = None if model is None else Predictor.load(model, device=choose_device(device))
+    options = FollowupOptions(predictor, predict_lobes, seed=seed)
+    outcomes = list(follow_patients(patients, out, options, progress=TerminalProgress()))
+    for remark in remarks:
+        say(f"left out: {remark}")
+    for outcome in outcomes:
+        if outcome.found is None:
+            say(f"{outcome.patient.name}: fewer than two scans could be measured")
+        else:
+            overall = outcome.found.overall
+            say(f"{outcome.patient.name}: {overall.verdict or 'no verdict'}; {overall.reason}")
+        for name, reason in outcome.failed.items():
+            say(f"  {name} failed: {reason}")
+    whole = sum(outcome.found is not None and not outcome.failed for outcome in outcomes)
+    say(f"{len(outcomes)} patient(s), in {out}. Research use only.")
+    if whole < len(outcomes):
+        none = all(outcome.found is None for outcome in outcomes)
+        raise typer.Exit(EXIT_BAD_INPUT if none else EXIT_SOME_FAILED)
