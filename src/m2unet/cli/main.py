@@ -14,8 +14,8 @@ from m2unet.cli.check import check
 from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
 from m2unet.cli.evaluate import evaluate
-from m2unet.cli.import_data import combine_manifests, import_data
 from m2unet.cli.followup import followup
+from m2unet.cli.import_data import combine_manifests, import_data
 from m2unet.cli.info import info
 from m2unet.cli.phantom import phantom
 from m2unet.cli.predict import predict
