@@ -23,6 +23,7 @@ def predict(
         bool, typer.Option("--identify", help="Show the DICOM header's patient name, ID and dates in the report.")
     ] = False,
     dicom: Annotated[bool, typer.Option(help="For DICOM inputs, write DICOM SEG and SR.")] = True,
+    explain: Annotated[bool, typer.Option(help="Write a heat map of where the severity comes from.")] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
@@ -41,7 +42,7 @@ def predict(
     cases = find_cases(scans)
     predictor = Predictor.load(model, device=choose_device(device))
     exporters = (export_dicom,) if dicom else ()
-    options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters)
+    options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters, explain=explain)
     outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
     for outcome in outcomes:
         say(f"{outcome.case.name}: {_line(outcome)}")
@@ -58,9 +59,9 @@ def _line(outcome: object) -> str:
     if outcome.result is None:
         return f"failed: {outcome.error}"
     severity = outcome.result.severity
-    said = (
-        "no severity" if severity.probability is None else f"severe {severity.probability:.2f} ± {severity.spread:.2f}"
-    )
+    said = "no severity"
+    if severity.probability is not None:
+        said = f"{severity.answer or 'severity'} ({severity.probability:.2f} ± {severity.spread:.2f})"
     volumes = ", ".join(
         f"{q.region} {q.volume_ml:.0f} ml" for q in outcome.result.lobes.volumes if q.volume_ml is not None
     )

@@ -54,11 +54,13 @@ class SeverityMeasurement:
         probability: of the severe class, 0-1, mean over bags.
         spread: standard deviation over bags; None for a single bag.
         bags: how many bags were averaged.
+        answer: severe, non-severe or uncertain, with the reasons, in words; None if it was not judged.
     """
 
     probability: float
     spread: float | None = None
     bags: int | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True)

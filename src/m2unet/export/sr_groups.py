@@ -100,6 +100,8 @@ def _severity_group(source: SourceSeries, content: ReportContent) -> Any:
     said = ["Research use only. Not a medical device; not for diagnosis or treatment."]
     if severity.bags:
         said.append(f"Mean over {severity.bags} random bags of slices and patches; the spread is over these bags.")
+    if severity.answer:
+        said.append(f"Answer: {severity.answer}.")
     return _with_comments(group, said)
 
 

@@ -46,6 +46,8 @@ class CohortCase:
             "severity_spread": severity.spread,
             "severity_low": severity.low,
             "severity_high": severity.high,
+            "severity_raw": severity.raw,
+            "severity_answer": severity.answer,
             "warnings": "; ".join(f.code for f in self.document.findings if f.level == "warning") or None,
             "trained_on": self.document.model.trained_on,
         }
@@ -67,6 +69,8 @@ COLUMNS: tuple[str, ...] = (
     "severity_spread",
     "severity_low",
     "severity_high",
+    "severity_raw",
+    "severity_answer",
     *(f"{column}{end}" for column in SCORES.values() for end in ("", "_least", "_most")),
     *(f"{figure}_{part}" for figure in ("volume_ml", "opacity_ml", "opacity_percent", "mean_hu") for part in GROUPS),
     "partial",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2unet.anatomy import LOBE_BY_ABBREVIATION
 from m2unet.report.identity import Identity
+from m2unet.report.reliability import reliability_plot
 from m2unet.report.result import ResultDocument
 
 if TYPE_CHECKING:
@@ -17,13 +18,20 @@ if TYPE_CHECKING:
 _NARROW_SPACE = "\u202f"
 
 
-def render_report(document: ResultDocument, montage: bytes | None = None, identity: Identity | None = None) -> str:
+def render_report(
+    document: ResultDocument,
+    montage: bytes | None = None,
+    identity: Identity | None = None,
+    *,
+    evidence: bytes | None = None,
+) -> str:
     """The report of one scan.
 
     Args:
         document: what was found.
         montage: PNG to embed, or None.
         identity: who the patient is, only if that was asked for; the case's name is the pseudonym otherwise.
+        evidence: PNG of the strongest patches to embed, or None.
 
     Returns:
         An HTML page that fetches nothing.
@@ -38,6 +46,8 @@ def render_report(document: ResultDocument, montage: bytes | None = None, identi
             scan_line=_scan_line(document),
             montage=None if montage is None else png_uri(montage),
             montage_text=_montage_text(document),
+            evidence=None if evidence is None else png_uri(evidence),
+            reliability=reliability_plot(document.severity),
             bands=_bands(document.settings.get("opacity") or {}),
             settings=_settings(document.settings),
         )

@@ -36,12 +36,14 @@ class Scene:
         lobes: ``[z, y, x]`` lobe codes, or None.
         opacity: ``[z, y, x]`` 0 none, 1 ground glass, 2 consolidation, or None.
         spacing_mm: (z, y, x).
+        heat: ``[z, y, x]`` int8 percent of the largest heat, positive where it speaks for severe, or None.
     """
 
     array: NDArray[np.int16]
     lobes: NDArray[np.uint8] | None
     opacity: NDArray[np.uint8] | None
     spacing_mm: tuple[float, float, float]
+    heat: NDArray[np.int8] | None = None
 
     def box(self) -> tuple[slice, slice, slice]:
         """The part worth showing: the lobes, or else the body, with a margin."""
@@ -93,7 +95,7 @@ def save_montage(path: Path, scene: Scene, *, title: str = "") -> None:
         line = number // 4
         top = _STRIP + line * (rows[0] + _GAP)
         _place(picture, pen, tile, ((number % 4) * (column + _GAP), top, column, rows[line]), scale)
-    pen.text((12, 9), title, fill=_LIGHT, font=_font(19))
+    pen.text((12, 9), title, fill=_LIGHT, font=font(19))
     _scale_bar(pen, scale)
     _legend(pen, picture.height - _STRIP + 10, scene)
     _save(picture, path)
@@ -158,15 +160,15 @@ def _place(picture: Image, pen: ImageDraw, tile: _Tile, cell: tuple[int, int, in
     at = (left + (width - drawn.shape[1]) // 2, top + (height - drawn.shape[0]) // 2)
     picture.paste(Images.fromarray(drawn), at)
     middle = at[1] + drawn.shape[0] // 2
-    pen.text((at[0] + 8, at[1] + 6), tile.title, fill=_LIGHT, font=_font(16), stroke_width=2, stroke_fill=(0, 0, 0))
+    pen.text((at[0] + 8, at[1] + 6), tile.title, fill=_LIGHT, font=font(16), stroke_width=2, stroke_fill=(0, 0, 0))
     for letter, x, anchor in ((tile.sides[0], at[0] + 6, "lm"), (tile.sides[1], at[0] + drawn.shape[1] - 6, "rm")):
-        pen.text((x, middle), letter, fill=_DIM, font=_font(17), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+        pen.text((x, middle), letter, fill=_DIM, font=font(17), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _scale_bar(pen: ImageDraw, scale: float) -> None:
     length = round(50 * scale)
     pen.line((_WIDTH - 12 - length, 24, _WIDTH - 12, 24), fill=_LIGHT, width=3)
-    pen.text((_WIDTH - 20 - length, 24), "5 cm", fill=_LIGHT, font=_font(15), anchor="rm")
+    pen.text((_WIDTH - 20 - length, 24), "5 cm", fill=_LIGHT, font=font(15), anchor="rm")
 
 
 def _legend(pen: ImageDraw, top: int, scene: Scene) -> None:
@@ -178,12 +180,13 @@ def _legend(pen: ImageDraw, top: int, scene: Scene) -> None:
     left = 12
     for name, colour in entries:
         pen.rectangle((left, top + 2, left + 16, top + 16), fill=colour)
-        pen.text((left + 24, top + 9), name, fill=_LIGHT, font=_font(16), anchor="lm")
-        left += 24 + round(pen.textlength(name, font=_font(16))) + 24
-    pen.text((_WIDTH - 12, top + 9), DISCLAIMER, fill=_DIM, font=_font(15), anchor="rm")
+        pen.text((left + 24, top + 9), name, fill=_LIGHT, font=font(16), anchor="lm")
+        left += 24 + round(pen.textlength(name, font=font(16))) + 24
+    pen.text((_WIDTH - 12, top + 9), DISCLAIMER, fill=_DIM, font=font(15), anchor="rm")
 
 
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
+    """Pillow's own font at a size, the same on every machine."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

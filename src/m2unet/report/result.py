@@ -35,11 +35,54 @@ class FindingPart(_Part):
     mend: str
 
 
-class SeverityPart(_Part):
-    """Severity: mean probability of severe over seeded bags and its standard deviation over them.
+class ReliabilityBinPart(_Part):
+    """One bin of the model's reliability diagram on its validation scans; None in an empty one."""
 
-    ``low`` and ``high`` are the least and the greatest bag. They tell how much the random patches matter, and nothing
-    of how often the model is right.
+    low: float
+    high: float
+    count: int
+    mean_probability: float | None
+    share_severe: float | None
+
+
+class TopPatchPart(_Part):
+    """A patch that spoke for severe: its slice, counted from 1 at the feet, its box ``(y0, y1, x0, x1)`` and strongest
+    position ``(y, x)`` in voxels of the LPS array, its part of its bag's log-odds, and its share of all parts that
+    spoke for severe in that bag."""
+
+    slice_number: int
+    box: tuple[int, int, int, int]
+    peak: tuple[int, int]
+    log_odds: float
+    share: float
+    lobe: str | None = None
+
+
+class ExplanationPart(_Part):
+    """Where the severity comes from.
+
+    ``heat`` is the map's file: percent of the largest heat, which is ``peak_log_odds``; positive speaks for severe.
+    ``log_odds`` is the mean over the bags of the network's log-odds, ``base_log_odds`` that of bags of average
+    positions, and ``looked_at`` the share of the body crop that any patch covered.
+    """
+
+    heat: str | None
+    peak_log_odds: float
+    log_odds: float
+    base_log_odds: float
+    looked_at: float
+    patches: tuple[TopPatchPart, ...] = ()
+
+
+class SeverityPart(_Part):
+    """Severity: mean probability of severe over seeded bags and its standard deviation over them, calibrated if the
+    model is.
+
+    ``low`` and ``high`` are the least and the greatest bag, ``interval`` the 95 % interval of the mean over endlessly
+    many bags. They tell how much the random patches matter, and nothing of how often the model is right. ``raw`` is
+    what the network itself gives. ``answer`` is ``severe`` from ``threshold`` on, ``non-severe``, or
+    ``uncertain, read by a human`` for ``reasons``. ``distance`` is that of the scan's embedding to the training ones,
+    ``distance_limit`` the largest that passes.
     """
 
     probability: float | None
@@ -50,6 +93,18 @@ class SeverityPart(_Part):
     seed: int | None = None
     calibrated: bool = False
     calibration: str = NOT_CALIBRATED
+    raw: float | None = None
+    interval: tuple[float, float] | None = None
+    threshold: float | None = None
+    threshold_rule: str | None = None
+    answer: str | None = None
+    abstained: bool = False
+    reasons: tuple[str, ...] = ()
+    distance: float | None = None
+    distance_limit: float | None = None
+    distance_reason: str | None = None
+    reliability: tuple[ReliabilityBinPart, ...] = ()
+    explanation: ExplanationPart | None = None
     reason: str | None = None
 
 
@@ -158,8 +213,8 @@ class ResultDocument(_Part):
 
     ``files`` names every other file written for it, by what it is: ``lobes``, ``opacity``, ``montage``, ``thumbnail``,
     ``report``, ``viewer``, ``viewer_data``, and whatever ``exporters`` added, which ran in this order. ``settings`` are
-    those that the figures depend on. ``identified`` says that the report shows who the patient is, because that was
-    asked for.
+    those that the figures depend on. ``explained`` says that a heat map was asked for, ``identified`` that the report
+    shows who the patient is, because that was asked for.
     """
 
     schema_version: Literal["m2unet.result/1"] = "m2unet.result/1"
@@ -174,6 +229,7 @@ class ResultDocument(_Part):
     montage: str | None
     files: dict[str, str] = {}
     exporters: tuple[str, ...] = ()
+    explained: bool = False
     identified: bool = False
     model: ModelPart
     settings: dict[str, Any] = {}

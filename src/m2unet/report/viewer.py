@@ -54,6 +54,7 @@ class Layer:
         nifti: gzipped NIfTI-1.
         labels: code, name and colour of each label.
         opacity: at first, 0 to 1.
+        shown: whether it is switched on at first.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Layer:
     nifti: bytes
     labels: tuple[tuple[int, str, tuple[int, int, int]], ...] = ()
     opacity: float = 1.0
+    shown: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, the image as base64."""
@@ -129,7 +131,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def make_view(volume: Volume, scene: Scene) -> View:
-    """CT, lobes and opacities, cut to the lungs with a margin and made coarser if need be.
+    """CT, lobes, opacities and heat, cut to the lungs with a margin and made coarser if need be.
 
     Args:
         volume: whose geometry the layers take.
@@ -148,6 +150,9 @@ def make_view(volume: Volume, scene: Scene) -> View:
     if scene.opacity is not None:
         mask = shrink_mask(scene.opacity[box], factors, [code for code, _, _ in OPACITIES])
         layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask, intent=_LABELS), OPACITIES, 0.45))
+    if scene.heat is not None:
+        heat = np.rint(np.clip(shrink_image(scene.heat[box], factors), 0, 100)).astype(np.uint8)
+        layers.append(Layer("heat", "Evidence for severe", "heat", grid.nifti(heat), (), 0.6, shown=False))
     return View(tuple(layers), _focus(scene, box), None if factors == (1, 1, 1) else grid.spacing_mm)
 
 

@@ -32,11 +32,11 @@ from m2unet.report.result import (
     ResultDocument,
     ScanPart,
     ScorePart,
-    SeverityPart,
     StepPart,
 )
 from m2unet.report.viewer import DATA_FILE, VIEWER_FILE, install_assets, make_view, write_viewer
 from m2unet.workflows.run_folder import versions
+from m2unet.workflows.severity import EVIDENCE_FILE, severity_part, write_evidence, write_heat
 
 RESULT_FILE = "result.json"
 ERROR_FILE = "error.json"
@@ -69,7 +69,9 @@ class CaseEvidence:
     def scene(self) -> Scene:
         """What pictures are drawn from."""
         volume = self.prediction.volume
-        return Scene(volume.array, self.prediction.lobes, self.opacity, volume.spacing_mm)
+        explanation = self.prediction.explanation
+        heat = None if explanation is None else explanation.heat
+        return Scene(volume.array, self.prediction.lobes, self.opacity, volume.spacing_mm, heat)
 
 
 Exporter = Callable[[CaseEvidence, Path], dict[str, str]]
@@ -91,6 +93,7 @@ class CaseOptions:
         postprocess: steps that tidy the lobes.
         opacity: cuts and scales of the opacity rule.
         exporters: called in turn; what they name enters ``files`` of the document.
+        explain: whether to say where the severity comes from: a heat map and the strongest patches.
     """
 
     mask_format: str | None = None
@@ -102,6 +105,7 @@ class CaseOptions:
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     opacity: OpacityConfig = field(default_factory=OpacityConfig)
     exporters: tuple[Exporter, ...] = ()
+    explain: bool = True
 
     def settings(self) -> dict[str, object]:
         """Those that the figures depend on, JSON-ready."""
@@ -117,7 +121,8 @@ class CaseOptions:
         wanted |= {"report", "viewer"} if self.report else set()
         shows_who = self.report and self.identify
         there = wanted <= kept.files.keys() and set(self.exporter_names()) <= set(kept.exporters)
-        return kept.settings == self.settings() and there and kept.identified == shows_who
+        told = kept.explained or not self.explain
+        return kept.settings == self.settings() and there and told and kept.identified == shows_who
 
     def exporter_names(self) -> tuple[str, ...]:
         """Names of the exporters, in order."""
@@ -143,6 +148,7 @@ def write_case(
     files = _write_masks(evidence, folder, options)
     if options.montage:
         files |= _write_pictures(evidence, folder)
+        files |= write_evidence(evidence.prediction, evidence.scene, folder)
     for exporter in options.exporters:
         files |= exporter(evidence, folder)
     document = result_document(evidence, files, options, fingerprint)
@@ -159,8 +165,8 @@ def write_case(
 def _remove_stale(folder: Path, files: dict[str, str]) -> None:
     """Remove what an earlier call wrote and this one did not: it would belong to another result."""
     endings = dict.fromkeys(MASK_FORMATS.values())
-    own = {f"{mask}{ending}" for mask in ("lobes", "opacity") for ending in (*endings, ".nii")}
-    own |= {"montage.png", "thumbnail.png", REPORT_FILE, VIEWER_FILE, DATA_FILE}
+    own = {f"{mask}{ending}" for mask in ("lobes", "opacity", "heat") for ending in (*endings, ".nii")}
+    own |= {"montage.png", "thumbnail.png", EVIDENCE_FILE, REPORT_FILE, VIEWER_FILE, DATA_FILE}
     with suppress(OSError, ValueError):
         own |= set(ResultDocument.model_validate_json((folder / RESULT_FILE).read_text("utf-8")).files.values())
     for name in own - set(files.values()):
@@ -185,7 +191,7 @@ def _write_masks(evidence: CaseEvidence, folder: Path, options: CaseOptions) -> 
         if mask is not None:
             files[what] = what + ending
             write_mask(volume, mask, folder / files[what])
-    return files
+    return files | write_heat(evidence.prediction, folder, ending)
 
 
 def _write_pictures(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
@@ -204,9 +210,10 @@ def _write_report(
     document = document.model_copy(update={"files": {**document.files, **written}, "identified": options.identify})
     install_assets(folder.parent / "assets")
     write_viewer(folder, document, make_view(evidence.prediction.volume, evidence.scene))
-    montage = document.files.get("montage")
+    pictures = {name: document.files.get(name) for name in ("montage", "evidence")}
+    shown = {name: (folder / file).read_bytes() for name, file in pictures.items() if file}
     identity = read_identity(evidence.prediction.volume) if options.identify else None
-    page = render_report(document, (folder / montage).read_bytes() if montage else None, identity)
+    page = render_report(document, shown.get("montage"), identity, evidence=shown.get("evidence"))
     write_text(folder / REPORT_FILE, page)
     return document
 
@@ -229,29 +236,16 @@ def result_document(
         source_fingerprint=fingerprint,
         scan=ScanPart(format=volume.source.format, shape=volume.shape, spacing_mm=volume.spacing_mm),
         findings=tuple(FindingPart.model_validate(finding.to_dict()) for finding in volume.findings),
-        severity=_severity_part(prediction),
+        severity=severity_part(prediction, files.get("heat")),
         lobes=_lobes_part(evidence, files),
         montage=files.get("montage"),
         files=files,
         exporters=options.exporter_names(),
+        explained=options.explain,
         model=model,
         settings=options.settings(),
         versions=versions(),
         seconds={stage: round(seconds, 3) for stage, seconds in prediction.seconds.items()},
-    )
-
-
-def _severity_part(prediction: Prediction) -> SeverityPart:
-    estimate = prediction.severity
-    if estimate is None:
-        return SeverityPart(probability=None, spread=None, reason="the model does not classify severity")
-    return SeverityPart(
-        probability=estimate.probability,
-        spread=estimate.spread,
-        low=min(estimate.bags, default=None),
-        high=max(estimate.bags, default=None),
-        bags=estimate.bags,
-        seed=estimate.seed,
     )
 
 

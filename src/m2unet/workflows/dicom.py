@@ -16,6 +16,7 @@ from m2unet.export.dicom_seg import SegReference, write_segmentation
 from m2unet.export.dicom_sr import write_report
 from m2unet.export.source import Algorithm, ExportError, SeriesOptions
 from m2unet.export.sr_content import PartMeasurements, ReportContent, ScoreMeasurement, SeverityMeasurement
+from m2unet.inference.confidence import Judgement
 from m2unet.inference.predictor import ModelIdentity, Prediction
 from m2unet.inference.severity import SeverityEstimate
 from m2unet.quantify.lobes import GROUPS
@@ -101,7 +102,7 @@ def report_content(prediction: Prediction, quantities: Quantities | None) -> Rep
     return ReportContent(
         parts=() if quantities is None else tuple(_parts(quantities)),
         scores=() if quantities is None else tuple(map(_score, (quantities.severity_score, quantities.lobar_score))),
-        severity=None if prediction.severity is None else _severity(prediction.severity),
+        severity=None if prediction.severity is None else _severity(prediction.severity, prediction.judgement),
         comments=tuple(
             f"{finding.level}: {finding.found}" for finding in prediction.volume.findings if finding.level != "note"
         ),
@@ -150,10 +151,13 @@ def _score(score: Score) -> ScoreMeasurement:
     return ScoreMeasurement(score.name, score.total, reason)
 
 
-def _severity(estimate: SeverityEstimate) -> SeverityMeasurement:
+def _severity(estimate: SeverityEstimate, judgement: Judgement | None) -> SeverityMeasurement:
+    """Calibrated, and with its answer, where it was judged."""
     several = len(estimate.bags) > 1
+    shown = estimate if judgement is None else judgement
     return SeverityMeasurement(
-        probability=estimate.probability,
-        spread=estimate.spread if several else None,
+        probability=shown.probability,
+        spread=shown.spread if several else None,
         bags=len(estimate.bags) or None,
+        answer=None if judgement is None else "; ".join((judgement.said, *judgement.reasons)),
     )

@@ -121,7 +121,7 @@ def _case(predictor: Predictor, case: Case, folder: Path, options: CaseOptions) 
         kept = None if options.overwrite else _finished(folder, predictor, fingerprint, options)
         if kept is not None:
             return CaseOutcome(case, folder, kept, skipped=True)
-        prediction = predictor.predict(case.path, seed=options.seed)
+        prediction = predictor.predict(case.path, seed=options.seed, explain=options.explain)
         result = write_case(prediction, case.name, folder, options, fingerprint=fingerprint)
     except (M2UNetError, OSError, MemoryError) as error:
         logger.warning("%s failed: %s", case.name, error)

@@ -79,6 +79,7 @@
       if (layer.id === "ct") lines.push(Math.round(found.value) + " HU (to 8 HU)");
       const label = layer.labels.find((item) => item.code === Math.round(found.value));
       if (label) lines.push(label.name);
+      if (layer.kind === "heat") lines.push("evidence for severe " + Math.round(found.value) + " %");
     });
     document.getElementById("readout").textContent = lines.join("\n");
   };
@@ -91,8 +92,8 @@
         name: layer.id + ".nii.gz",
         colormap: layer.kind === "heat" ? "warm" : "gray",
         opacity: layer.opacity,
-        cal_min: layer.id === "ct" ? {{ window[0] }} : NaN,
-        cal_max: layer.id === "ct" ? {{ window[1] }} : NaN,
+        cal_min: layer.id === "ct" ? {{ window[0] }} : layer.kind === "heat" ? 10 : NaN,
+        cal_max: layer.id === "ct" ? {{ window[1] }} : layer.kind === "heat" ? 100 : NaN,
       });
       if (layer.kind === "labels") {
         image.setColormapLabel(table(layer));
