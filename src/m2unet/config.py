@@ -85,7 +85,9 @@ class TrainConfig(_Section):
         "balance", description="repeat severe scans until balanced, or by this factor"
     )
     precision: Literal["float32", "bf16"] = "float32"
-    checkpointing: bool = Field(True, description="recompute activations in the backward pass to save memory")
+    checkpointing: bool | Literal["streamed"] = Field(
+        True, description="recompute activations in the backward pass; streamed: a third of the memory for more time"
+    )
     workers: int = Field(0, ge=0, description="loader processes")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     early_stop: int | None = Field(None, ge=1, description="stop after so many validations without improvement")

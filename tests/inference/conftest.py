@@ -36,6 +36,7 @@ class GreyNetwork:
     tasks: frozenset[str] = frozenset({"lobes", "severity"})
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     position: list[Tensor] = field(default_factory=list)
+    brightest: int = -500
 
     def segment(self, images: Tensor) -> Tensor:
         """Logits from the grey value alone."""
@@ -45,7 +46,7 @@ class GreyNetwork:
         hu = images[:, 0] * 1200 - 1200
         logits = torch.zeros(len(images), 6, *images.shape[2:])
         logits[:, 1] = 20.0 * ((hu > -900) & (hu < -780))
-        logits[:, 4] = 20.0 * ((hu >= -780) & (hu < -500))
+        logits[:, 4] = 20.0 * ((hu >= -780) & (hu < self.brightest))
         logits[:, 0] = 10.0
         return logits
 

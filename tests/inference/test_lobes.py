@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from m2unet.config import load_config
 from m2unet.ct.prepare import prepare_volume
-from m2unet.ct.volume import Volume
+from m2unet.ct.volume import Volume, from_source
 from m2unet.inference import lobes as lobes_module
-from m2unet.inference.lobes import lobe_scores, segment_lobes, slices_to_segment
+from m2unet.inference.lobes import segment_lobes
 from tests.inference.conftest import GreyNetwork, chest
 
 CPU = torch.device("cpu")
@@ -43,27 +45,49 @@ def test_resampled_slices_come_back_to_the_volumes_resolution() -> None:
         assert overlap > 0.9
 
 
-def test_slabs_cover_each_slice_once_whatever_their_thickness(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_slice_is_computed_once_whatever_the_batch(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("paper", PLAIN)
     scan = prepare_volume(volume, config.prepare)
     whole = segment_lobes(GreyNetwork(), scan, config, device=CPU)
-    monkeypatch.setattr(lobes_module, "SLAB_PIXELS", 1)
-    slabs = list(lobe_scores(GreyNetwork(), scan, config, device=CPU))
-    assert [slab.stop - slab.start for slab in slabs] == [1] * len(slabs)
-    assert [slab.start for slab in slabs] == list(slices_to_segment(scan))
-    np.testing.assert_allclose(slabs[0].scores.sum(axis=0), 1.0, rtol=1e-5)
-    np.testing.assert_array_equal(segment_lobes(GreyNetwork(), scan, config, device=CPU), whole)
+    monkeypatch.setattr(lobes_module, "BATCH_PIXELS", 1)
+    network = GreyNetwork()
+    np.testing.assert_array_equal(segment_lobes(network, scan, config, device=CPU), whole)
+    assert {size[0] for size in network.sizes} == {1}
+    assert len(network.sizes) <= volume.shape[0]
 
 
-def test_slices_far_from_the_lungs_are_left_out() -> None:
-    config = load_config("paper", PLAIN)
-    volume = chest((60, 60, 80), (5.0, 3.0, 3.0))
+def test_only_the_lungs_surroundings_are_computed() -> None:
+    config = load_config("paper", [*PLAIN, "prepare.min_box=192"])
+    volume = chest((60, 160, 240), (3.0, 2.0, 2.0))
     scan = prepare_volume(volume, config.prepare)
-    wanted = slices_to_segment(scan)
-    held = np.flatnonzero((truth(volume) > 0).any(axis=(1, 2)))
-    assert wanted.start <= held[0] and wanted.stop > held[-1]
-    scan.references["lungs"] = None
-    assert slices_to_segment(scan) == range(60)
+    network = GreyNetwork()
+    mask = segment_lobes(network, scan, config, device=CPU)
+    np.testing.assert_array_equal(mask, truth(volume))
+    computed = sum(n * h * w for n, _, h, w in network.sizes)
+    assert computed < 0.7 * scan.array.size
+
+
+def test_regions_grow_where_lobes_reach_beyond_the_air() -> None:
+    """Dense lung is not found coarsely: the network's own lobes at the edge of a region call for more."""
+    config = load_config("paper", [*PLAIN, "prepare.min_box=128"])
+    volume = chest((60, 160, 240), (3.0, 2.0, 2.0))
+    dense = volume.array.copy()
+    lower = np.zeros(volume.shape, dtype=bool)
+    lower[:30, 80:] = True  # the back of the lower half is consolidated: brighter than air, yet lung to the network
+    dense[lower & (truth(volume) > 0)] = -100
+    consolidated = from_source(dense, volume.spacing_mm)
+    scan = prepare_volume(consolidated, config.prepare)
+    network = GreyNetwork(brightest=-50)
+    mask = segment_lobes(network, scan, config, device=CPU)
+    np.testing.assert_array_equal(mask > 0, truth(volume) > 0)
+
+
+def test_without_lungs_everything_is_computed(volume: Volume) -> None:
+    config = load_config("paper", PLAIN)
+    scan = replace(prepare_volume(volume, config.prepare), lung_boxes=None)
+    network = GreyNetwork()
+    np.testing.assert_array_equal(segment_lobes(network, scan, config, device=CPU), truth(volume))
+    assert sum(size[0] for size in network.sizes) == volume.shape[0]
 
 
 def test_position_channels_reach_the_network(volume: Volume) -> None:

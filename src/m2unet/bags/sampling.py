@@ -120,6 +120,27 @@ def cut_patches(array: NDArray[Any], corners: NDArray[np.int32], side: int, *, f
     return patches
 
 
+def cut_box(planes: NDArray[Any], corner: tuple[int, int], size: tuple[int, int], *, fill: int) -> NDArray[Any]:
+    """Cut the same rectangle out of some slices.
+
+    Args:
+        planes: ``[n, y, x]``.
+        corner: first row and column, inside the slices.
+        size: rows and columns; may reach beyond the slices.
+        fill: value there.
+
+    Returns:
+        ``[n, *size]`` of the slices' dtype.
+    """
+    (top, left), (height, width) = corner, size
+    cut = planes[:, top : top + height, left : left + width]
+    if cut.shape[1:] == size:
+        return cut
+    out = np.full((len(planes), height, width), fill, dtype=planes.dtype)
+    out[:, : cut.shape[1], : cut.shape[2]] = cut
+    return out
+
+
 def _slices(depth: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     rounds, rest = divmod(count, depth)
     chosen = [np.tile(np.arange(depth), rounds), rng.permutation(depth)[:rest]]

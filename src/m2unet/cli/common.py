@@ -12,6 +12,9 @@ from m2unet.anatomy import CODE_MAPS, CodeSystem
 Preset = Annotated[str, typer.Option("--preset", help="A preset (paper, demo) or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lr=0.02.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Engine = Annotated[
+    str, typer.Option("--engine", help="auto (OpenVINO on a CPU if installed, else torch), reference, torch, openvino.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, say
+from m2unet.cli.common import Device, Engine, Out, say
 
 
 def predict(
@@ -27,6 +27,7 @@ def predict(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Predict scans: lobes, opacities, severity and a report, one folder a case. Finished cases are skipped."""
     from m2unet.cli.progress import TerminalProgress
@@ -40,7 +41,7 @@ def predict(
     if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
     cases = find_cases(scans)
-    predictor = Predictor.load(model, device=choose_device(device))
+    predictor = Predictor.load(model, device=choose_device(device), engine=engine)
     exporters = (export_dicom,) if dicom else ()
     options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters, explain=explain)
     outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))

@@ -41,6 +41,8 @@ class PreparedScan:
         window: ``(y0, y1, x0, x1)``, the part of the volume's plane that ``array`` covers, in its voxels; may reach
             beyond the image.
         scale: ``(y, x)`` voxels of the volume a voxel of ``array``; 1 without resampling.
+        lung_boxes: ``[z, 4]`` int32, ``(y0, y1, x0, x1)`` of the coarse lungs in each slice, in voxels of ``array``,
+            zeros where there are none; None where no lungs were found, and for a scan opened from the store.
     """
 
     array: NDArray[np.int16]
@@ -49,6 +51,7 @@ class PreparedScan:
     volume_shape: tuple[int, int, int]
     window: tuple[int, int, int, int]
     scale: tuple[float, float] = (1.0, 1.0)
+    lung_boxes: NDArray[np.int32] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -96,6 +99,20 @@ class PreparedScan:
         out = np.zeros(self.volume_shape, dtype=np.uint8)
         for z, plane in enumerate(mask):
             self._paste(out[z], _vote(plane, self._up) if self.resampled else plane)
+        return out
+
+    def restore_codes(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Paste codes of some slices of a scan that was not resampled into the volume's plane.
+
+        Args:
+            codes: ``[slices, y, x]`` uint8 on the prepared plane.
+
+        Returns:
+            ``[slices, y, x]`` uint8 on the volume's plane, 0 outside the box.
+        """
+        out = np.zeros((len(codes), *self.volume_shape[1:]), dtype=np.uint8)
+        for target, plane in zip(out, codes, strict=True):
+            self._paste(target, plane)
         return out
 
     def restore_scores(self, scores: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -218,10 +235,30 @@ def prepare_volume(volume: Volume, config: PrepareConfig | None = None) -> Prepa
         cut = _window_of(plane, window, AIR_HU)
         array[z] = cut if weights is None else np.rint(resample_plane(cut.astype(np.float32), *weights))
     references = {"body": _reference(low, high, window, scale), "lungs": None}
+    boxes = None
     if lungs is not None:
         references["lungs"] = _reference(lungs.low, lungs.high, window, scale)
+        boxes = _slice_boxes(grid, lungs.mask_coarse, window, scale)
     dz, dy, dx = volume.spacing_mm
-    return PreparedScan(array, (dz, dy * scale[0], dx * scale[1]), references, volume.shape, window, scale)
+    spacing = (dz, dy * scale[0], dx * scale[1])
+    return PreparedScan(array, spacing, references, volume.shape, window, scale, boxes)
+
+
+def _slice_boxes(
+    grid: CoarseGrid, lungs: NDArray[np.bool_], window: tuple[int, int, int, int], scale: tuple[float, float]
+) -> NDArray[np.int32]:
+    """Box of the coarse lungs in each slice, rounded outwards; see :attr:`PreparedScan.lung_boxes`."""
+    boxes = np.zeros((grid.shape[0], 4), dtype=np.int32)
+    for z in range(grid.shape[0]):
+        plane = lungs[z // grid.factors[0]]
+        if not plane.any():
+            continue
+        for axis in (0, 1):
+            at = np.flatnonzero(plane.any(axis=1 - axis))
+            ends = np.array([at[0], at[-1] + 1]) * grid.factors[axis + 1] - window[2 * axis]
+            boxes[z, 2 * axis] = np.floor(ends[0] / scale[axis])
+            boxes[z, 2 * axis + 1] = np.ceil(ends[1] / scale[axis])
+    return boxes
 
 
 def _side(low: float, high: float, scale: float, least: int) -> int:

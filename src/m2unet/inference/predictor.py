@@ -17,6 +17,7 @@ from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ModelError
 from m2unet.inference.confidence import Confidence, Judgement, read_confidence
+from m2unet.inference.engine import accelerate
 from m2unet.inference.explain import Explanation, explain_severity
 from m2unet.inference.lobes import segment_lobes
 from m2unet.inference.network import Network
@@ -33,12 +34,14 @@ class ModelIdentity:
         preset: the preset it was trained with.
         weights_sha256: hash of its weights file.
         trained_on: what it was trained on, in words; None if its card does not say.
+        engine: what computed it and in which precision, e.g. ``openvino-bf16``.
     """
 
     name: str
     preset: str
     weights_sha256: str
     trained_on: str | None
+    engine: str = "torch-float32"
 
 
 @dataclass(frozen=True)
@@ -92,22 +95,28 @@ class Predictor:
         self.confidence = confidence or Confidence()
 
     @classmethod
-    def load(cls, run: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
+    def load(cls, run: str | Path, *, device: str | torch.device = "cpu", engine: str = "reference") -> Predictor:
         """Load the model of a run folder, or a model folder itself.
+
+        Args:
+            run: the folder.
+            device: where to compute.
+            engine: what computes it, see :data:`m2unet.inference.engine.ENGINES`.
 
         Raises:
             ModelError: if there is no model there, or its files are damaged.
+            ConfigError: if the engine is unknown, not installed, or not for this device.
         """
         folder = find_model(Path(run))
         loaded = load_model(folder)
         target = torch.device(device)
-        model = loaded.model.to(target).eval()
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model, computed_by = accelerate(loaded.model, engine, target)
         identity = ModelIdentity(
             name=loaded.config.model.name,
             preset=loaded.config.preset,
             weights_sha256=str(loaded.card["weights_sha256"]),
             trained_on=loaded.card.get("trained_on"),
+            engine=computed_by,
         )
         return cls(model, loaded.config, identity, target, read_confidence(folder, loaded.card))
 

@@ -10,11 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from m2unet.models.norm import BatchNorm, frozen_running_statistics
+from m2unet.models.norm import BatchNorm, frozen_running_statistics, processes
+from m2unet.models.streamed import StreamedConvNormReLU
 
 
 class ConvNormReLU(nn.Module):
     """3 x 3 convolution with bias and padding 1, batch normalisation, ReLU: "cbr" of Table I.
+
+    Attributes:
+        streamed: in training, keep the input alone and compute in pieces, see :mod:`m2unet.models.streamed`. In one
+            process only; several share their statistics the ordinary way.
 
     Args:
         inputs: channels in.
@@ -25,6 +30,7 @@ class ConvNormReLU(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
         self.norm = BatchNorm(outputs)
+        self.streamed = False
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Maps ``[N, c_i, H, W]``, as if concatenated in order, to ``[N, outputs, H, W]``.
@@ -32,7 +38,17 @@ class ConvNormReLU(nn.Module):
         Raises:
             ValueError: the c_i do not add up to the channels in.
         """
+        if self.streamed and self.training and torch.is_grad_enabled() and processes() == 1:
+            return self._stream(maps)
         return F.relu(self.norm(self._convolve(maps)), inplace=True)
+
+    def _stream(self, maps: tuple[Tensor, ...]) -> Tensor:
+        norm, conv = self.norm, self.conv
+        result, mean, variance = StreamedConvNormReLU.apply(
+            norm.eps, conv.weight, conv.bias, norm.weight, norm.bias, *maps
+        )
+        norm.absorb(mean, variance, result.numel() // result.shape[1])
+        return result
 
     def _convolve(self, maps: tuple[Tensor, ...]) -> Tensor:
         if len(maps) == 1:
@@ -71,7 +87,8 @@ class PoolPair(ConvPair):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """``[N, inputs, H, W]`` to ``[N, outputs, H/2, W/2]``."""
-        return super().forward(*(F.max_pool2d(each, 2) for each in maps))
+        # Streamed, the pooling runs again in the backward pass: its indices take twice the memory of its result.
+        return super().forward(*(apply(halve, each, recompute=self.first.streamed and self.training) for each in maps))
 
 
 class Rise(nn.Module):
@@ -89,6 +106,18 @@ class Rise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[N, inputs, H, W]`` to ``[N, outputs, 2H, 2W]``."""
         return self.conv(double(images))
+
+
+def stream(model: nn.Module) -> None:
+    """Let every :class:`ConvNormReLU` of a model compute in pieces while training."""
+    for module in model.modules():
+        if isinstance(module, ConvNormReLU):
+            module.streamed = True
+
+
+def halve(images: Tensor) -> Tensor:
+    """2 x 2 max-pool, ``[N, C, H, W]`` to ``[N, C, H/2, W/2]``."""
+    return F.max_pool2d(images, 2)
 
 
 def double(images: Tensor) -> Tensor:

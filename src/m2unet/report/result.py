@@ -195,12 +195,13 @@ class LobesPart(_Part):
 
 
 class ModelPart(_Part):
-    """Which model: its name, preset, and the SHA-256 of its weights file."""
+    """Which model: its name, preset, the SHA-256 of its weights file, and what computed it in which precision."""
 
     name: str
     preset: str
     weights_sha256: str
     trained_on: str | None
+    engine: str = "torch-float32"
 
     @property
     def of_phantoms(self) -> bool:

@@ -20,6 +20,7 @@ from m2unet.config import Config
 from m2unet.errors import ConfigError, RunError
 from m2unet.models.base import SeverityModel
 from m2unet.models.batch import Batch
+from m2unet.models.blocks import stream
 from m2unet.training.distributed import World
 from m2unet.training.interrupt import StopRequest, TrainingInterruptedError
 from m2unet.training.losses import joint_loss
@@ -86,7 +87,10 @@ class Fit:
             )
         model.to(self.world.device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.checkpointing = train.checkpointing
+        if train.checkpointing == "streamed":
+            stream(model)
+        else:
+            model.checkpointing = train.checkpointing
         self.model = model
         self.optimiser = make_optimiser(self.model, train)
         self.state = TrainingState()

@@ -229,6 +229,7 @@ def result_document(
         preset=identity.preset,
         weights_sha256=identity.weights_sha256,
         trained_on=identity.trained_on,
+        engine=identity.engine,
     )
     return ResultDocument(
         warnings=(PHANTOM_WARNING,) if model.of_phantoms else (),

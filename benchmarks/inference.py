@@ -1,0 +1,207 @@
+"""Whole-volume lobes and severity of one scan, full-size M²UNet, against lungmask's lobe network.
+
+    python benchmarks/inference.py --scan DIR [--model RUN] [--engine NAME] [--bags 5] [--json FILE]
+
+Both run in this process on two threads, in turns (a few of our slices, some of theirs, and so on), so that other work
+on the machine hits both alike. Ours is everything between a volume in memory and its lobe mask and severity:
+preparation, lobes, seeded bags of 200 patches. Theirs is the forward pass of its U-Net (PyPI ``lungmask``, the
+architecture of its lobe model) over every slice at its own 256 x 256, twenty at a time as it does; its resizing and
+tidying are not counted. Weights are random in both: speed does not depend on them.
+
+Agreement with float32 is measured on a *trained* model, ``--model``; without one those figures are null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m2unet.config import Config, load_config
+from m2unet.ct.prepare import prepare_volume
+from m2unet.ct.read import read_scan
+from m2unet.ct.volume import Volume
+from m2unet.inference.engine import accelerate
+from m2unet.inference.lobes import segment_steps
+from m2unet.inference.predictor import Predictor
+from m2unet.inference.severity import estimate_severity
+from m2unet.workflows.train import seeded_model
+
+THREADS = 2
+PEER_BATCH = 20
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Clock:
+    """Wall and processor seconds by stage."""
+
+    wall: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    def run(self, stage: str, work: Callable[[], Any]) -> Any:
+        """Do some work and charge it to a stage."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = work()
+        self.wall[stage] = self.wall.get(stage, 0.0) + time.perf_counter() - wall
+        self.cpu[stage] = self.cpu.get(stage, 0.0) + time.process_time() - cpu
+        return found
+
+
+def peer_network() -> torch.nn.Module:
+    """lungmask's lobe network with random weights; only its architecture's file is imported."""
+    spec = importlib.util.find_spec("lungmask")
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit("lungmask is not installed: pip install --no-deps lungmask")
+    path = Path(spec.submodule_search_locations[0]) / "resunet.py"
+    loaded = importlib.util.spec_from_file_location("lungmask_resunet", path)
+    assert loaded is not None and loaded.loader is not None
+    module = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(module)
+    network: torch.nn.Module = module.UNet(
+        n_classes=6, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False
+    )
+    return network.eval()
+
+
+def peer_steps(clock: Clock, slices: int) -> Iterator[None]:
+    """Their network over all slices, a batch a step."""
+    network = peer_network()
+    for start in range(0, slices, PEER_BATCH):
+        images = torch.rand(min(PEER_BATCH, slices - start), 1, 256, 256)
+        with torch.inference_mode():
+            clock.run("lungmask", lambda images=images: network(images))
+        yield
+
+
+def our_steps(clock: Clock, volume: Volume, config: Config, engine: str, bags: int) -> Iterator[str]:
+    """Ours, a slab or a bag a step; yields what computes it."""
+    model, name = accelerate(seeded_model(config), engine, CPU)
+    warm = torch.zeros(1, model.in_channels, 64, 64)
+    with torch.inference_mode():
+        model.segment(warm), model.embed(warm)
+    scan = clock.run("prepare", lambda: prepare_volume(volume, config.prepare))
+    steps = segment_steps(model, scan, config, device=CPU)
+    while clock.run("lobes", lambda: next(steps, None)) is not None:
+        yield name
+    for bag in range(bags):
+        clock.run("severity", lambda bag=bag: estimate_severity(model, scan, config, seed=bag, device=CPU, bags=1))
+        yield name
+
+
+def race(volume: Volume, config: Config, engine: str, bags: int) -> dict[str, Any]:
+    """Both in turns."""
+    clock = Clock()
+    ours = our_steps(clock, volume, config, engine, bags)
+    theirs = peer_steps(clock, volume.shape[0])
+    name = ""
+    running = True
+    while running:
+        running = False
+        for _ in range(2):
+            step = next(ours, None)
+            if step is not None:
+                name, running = step, True
+        if next(theirs, "done") is None:
+            running = True
+    stages = ("prepare", "lobes", "severity")
+    own, own_cpu = sum(clock.wall[s] for s in stages), sum(clock.cpu[s] for s in stages)
+    return {
+        "engine": name,
+        "bags": bags,
+        "speedup_vs_lungmask": round(clock.wall["lungmask"] / own, 2),
+        "speedup_vs_lungmask_cpu_time": round(clock.cpu["lungmask"] / own_cpu, 2),
+        "seconds_ours": round(own, 1),
+        "seconds_lungmask": round(clock.wall["lungmask"], 1),
+        "wall_seconds": {k: round(v, 2) for k, v in clock.wall.items()},
+        "cpu_seconds": {k: round(v, 2) for k, v in clock.cpu.items()},
+    }
+
+
+def agreement(volume: Volume, run: Path, engine: str) -> dict[str, Any]:
+    """A trained model: this engine on the lungs' surroundings against float32 on every slice and the whole plane."""
+    fast = Predictor.load(run, engine=engine).predict(volume)
+    plain = Predictor.load(run, engine="reference")
+    scan = prepare_volume(volume, plain.config.prepare)
+    whole = type(scan)(**{**vars(scan), "lung_boxes": None})
+    from m2unet.inference.lobes import segment_lobes
+
+    assert fast.lobes is not None and fast.severity is not None
+    expected = segment_lobes(plain.network, whole, plain.config, device=CPU)
+    severity = estimate_severity(plain.network, scan, plain.config, seed=0, device=CPU)
+    held = int((expected > 0).sum() + (fast.lobes > 0).sum())
+    same = int(((expected == fast.lobes) & (expected > 0)).sum())
+    return {
+        "trained_model": run.name,
+        "dice_vs_float32": round(2 * same / held, 4) if held else None,
+        "severity_difference": round(abs(severity.probability - fast.severity.probability), 4),
+    }
+
+
+def peak_mib(scan: Path, engine: str) -> float:
+    """Most memory a process of its own holds that reads the scan and predicts it with a full-size model."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--scan", str(scan), "--engine", engine, "--memory-only"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
+
+
+def memory_only(scan: Path, engine: str) -> None:
+    """The body of :func:`peak_mib`'s process."""
+    import resource
+
+    config = load_config("paper")
+    volume = read_scan(scan)
+    for _ in our_steps(Clock(), volume, config, engine, 1):
+        pass
+    print(json.dumps({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scan", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="run folder of a trained model, for the agreement")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--bags", type=int, default=1, help="bags of 200 patches")
+    parser.add_argument("--set", action="append", default=[], help="override a setting of the paper's preset")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    if options.memory_only:
+        memory_only(options.scan, options.engine)
+        return
+    volume = read_scan(options.scan)
+    found = race(volume, load_config("paper", options.set), options.engine, options.bags)
+    found |= {"dice_vs_float32": None, "peak_mib": round(peak_mib(options.scan, options.engine))}
+    if options.model is not None:
+        found |= agreement(volume, options.model, options.engine)
+    found |= {
+        "shape": volume.shape,
+        "threads": THREADS,
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    print(json.dumps(found))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

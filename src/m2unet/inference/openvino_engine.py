@@ -1,0 +1,102 @@
+"""Convolutions by OpenVINO on a CPU: bf16 where the hardware multiplies it, else float32."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2unet.inference.engine import EngineM2UNet
+from m2unet.models.base import LOBES
+from m2unet.models.m2unet import M2UNet
+
+
+class _Deepest(nn.Module):
+    """The encoder's deepest map alone."""
+
+    def __init__(self, model: M2UNet) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images)[-1]
+
+
+class _Logits(_Deepest):
+    """Lobe logits."""
+
+    def __init__(self, model: M2UNet) -> None:
+        super().__init__(model)
+        self.decoder = model.decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))
+
+
+GRAPHS = ("deepest", "logits")
+"""What is compiled: the encoder down to its deepest map, and, of a model with lobes, the way to the logits."""
+
+
+def graph_of(model: M2UNet, name: str) -> Any:
+    """One of ``GRAPHS`` of a model in evaluation mode on the CPU, as an OpenVINO model."""
+    module = _Deepest(model) if name == "deepest" else _Logits(model)
+    return convert(module, model.in_channels)
+
+
+def graphs_of(model: M2UNet) -> tuple[str, ...]:
+    """Which of ``GRAPHS`` a model has."""
+    return GRAPHS if LOBES in model.tasks else GRAPHS[:1]
+
+
+def compile_network(model: M2UNet) -> tuple[EngineM2UNet, str]:
+    """Compile encoder and decoder; the multi-instance stages stay in torch.
+
+    Args:
+        model: in evaluation mode on the CPU; not changed.
+
+    Returns:
+        The network, and ``openvino-bf16`` or ``openvino-float32``.
+    """
+    network, precision = assemble(model, {name: graph_of(model, name) for name in graphs_of(model)})
+    return network, f"openvino-{precision}"
+
+
+def assemble(model: M2UNet, graphs: Mapping[str, Any]) -> tuple[EngineM2UNet, str]:
+    """Compile graphs of a model, and say in which floating-point precision they run."""
+    import openvino
+
+    core = openvino.Core()
+    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if native else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
+    run = {name: _runner(core, graph, settings) for name, graph in graphs.items()}
+    return EngineM2UNet(model, run["deepest"], run.get("logits")), "bf16" if native else "float32"
+
+
+def convert(module: nn.Module, channels: int) -> Any:
+    """A module of images ``[N, channels, H, W]`` as an OpenVINO model of any N, H and W."""
+    import openvino
+
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing warns of checks that hold
+        logging.getLogger("openvino").setLevel(logging.ERROR)
+        return openvino.convert_model(
+            module.eval(), example_input=torch.zeros(1, channels, 64, 64), input=[-1, channels, -1, -1]
+        )
+
+
+def _runner(core: Any, graph: Any, settings: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    compiled = core.compile_model(graph, "CPU", settings)
+
+    def run(images: Tensor) -> Tensor:
+        found = compiled(images.contiguous().numpy(), share_inputs=True)[0]
+        return torch.from_numpy(found)
+
+    return run
