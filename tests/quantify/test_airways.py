@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from m2unet.errors import M2UNetError
 from m2unet.quantify.airways import find_airways, near_airway
@@ -48,3 +49,13 @@ def test_the_margin_is_in_millimetres(healthy: Chest) -> None:
     assert near_airway(found, healthy.spacing_mm, 0).sum() == 1
     assert near_airway(found, healthy.spacing_mm, 1.7).sum() == 5  # four neighbours in plane at 1.6 mm
     assert near_airway(found, healthy.spacing_mm, 4.1)[19, 50, 80]
+
+
+def test_the_margin_is_that_of_a_distance_map(healthy: Chest) -> None:
+    rng = np.random.default_rng(5)
+    lobes = np.zeros_like(healthy.lobes)
+    lobes[tuple(rng.integers(0, side, 40) for side in lobes.shape)] = 6  # to the very corners
+    lobes[0, 0, 0] = 6
+    found = find_airways(healthy.array, lobes, healthy.spacing_mm)
+    expected = ndimage.distance_transform_edt(lobes != 6, sampling=healthy.spacing_mm) <= 5.0
+    assert np.array_equal(near_airway(found, healthy.spacing_mm, 5.0), expected)

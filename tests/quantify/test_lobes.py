@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from m2unet.errors import M2UNetError
-from m2unet.quantify.lobes import GROUPS, find_cuts, lobe_volumes
+from m2unet.quantify.lobes import GROUPS, bounding_box, count_codes, find_cuts, lobe_volumes
 
 SPACING = (5.0, 2.0, 1.0)  # a voxel holds 0.01 ml
 
@@ -114,3 +115,13 @@ def test_bad_input_is_refused() -> None:
         lobe_volumes(mask, 0.0)
     with pytest.raises(M2UNetError, match="image's grid"):
         find_cuts(mask, SPACING, np.zeros((3, 4, 5), np.int16))
+
+
+def test_boxes_and_counts_are_those_of_scipy_and_numpy() -> None:
+    mask = np.zeros((9, 8, 7), np.uint8)
+    assert bounding_box(mask) is None
+    mask[2:4, 5, 1:6] = 3
+    mask[3, 1, 6] = 2
+    assert bounding_box(mask) == ndimage.find_objects((mask > 0).astype(int))[0]
+    assert bounding_box(mask, (1, 3, 9)) == (slice(1, 5), slice(0, 8), slice(0, 7))
+    assert count_codes(mask, 5).tolist() == np.bincount(mask.ravel(), minlength=5).tolist()

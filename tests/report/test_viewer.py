@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from m2unet.ct.volume import from_source
 from m2unet.report import viewer
@@ -140,3 +141,17 @@ def test_assets_are_put_once_and_mended(tmp_path: Path) -> None:
     assert "BSD 2-Clause" in licences and "Copyright (c) 2021, Niivue" in licences
     for bundled in ("fflate", "gl-matrix", "nifti-reader-js", "zarrita", "array-equal"):
         assert f"\n{bundled} " in licences
+
+
+def test_shrinking_is_the_mean_and_the_vote_of_whole_blocks() -> None:
+    rng = np.random.default_rng(2)
+    image = rng.integers(-1024, 3071, (7, 9, 11)).astype(np.int16)
+    mask = rng.choice(np.array([0, 1, 1, 4, 5], np.uint8), image.shape)
+    means = ndimage.uniform_filter(image[:6, :8, :9].astype(float), (2, 4, 3), origin=(-1, -2, -1), mode="nearest")
+    assert np.allclose(shrink_image(image, (2, 4, 3)), means[::2, ::4, ::3], atol=1e-3)
+    blocks = mask[:6, :8, :9].reshape(3, 2, 2, 4, 3, 3).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 24)
+    expected = [np.bincount(block[np.isin(block, (0, 1, 5))], minlength=6) for block in blocks]
+    for counts, block in zip(expected, blocks, strict=True):
+        counts[0] += int(np.sum(block == 4))  # a code that is not asked for is nothing
+    votes = np.array([np.argmax(counts) for counts in expected]).reshape(3, 2, 3)
+    assert np.array_equal(shrink_mask(mask, (2, 4, 3), (1, 5)), votes)

@@ -35,7 +35,7 @@ from m2unet.export.source import (
     read_source,
     require_highdicom,
 )
-from m2unet.export.uids import PLACEHOLDER_UID, derive_uid
+from m2unet.export.uids import PLACEHOLDER_INSTANCE_UID, PLACEHOLDER_SERIES_UID, derive_uid
 from m2unet.quantify.lobes import check_mask
 
 SEG_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -83,6 +83,7 @@ def write_segmentation(
     algorithm: Algorithm = LOBE_ALGORITHM,
     opacity_algorithm: Algorithm = OPACITY_ALGORITHM,
     series: SeriesOptions | None = None,
+    source: SourceSeries | None = None,
 ) -> SegReference:
     """Write the lobes, and the opacities if given, as one DICOM Segmentation in the source's study.
 
@@ -97,6 +98,7 @@ def write_segmentation(
         algorithm: what made the lobes.
         opacity_algorithm: what made the opacities.
         series: number, description and date of the new series.
+        source: of the volume, where it was read before.
 
     Raises:
         ExportError: the volume is not from DICOM, its files are gone, or the masks are empty or on another grid.
@@ -107,7 +109,7 @@ def write_segmentation(
     segments, masks = _segments(volume, lobes, opacity, algorithm, opacity_algorithm)
     if not segments:
         raise ExportError("There is nothing to segment: both masks are empty", mend="write the report alone")
-    source = read_source(volume)
+    source = source or read_source(volume)
     tracking = {
         segment.name: derive_uid("segment", *source.uids, segment.name, _digest(masks[..., number]))
         for number, segment in enumerate(segments)
@@ -189,9 +191,9 @@ def _dataset(
         segment_descriptions=[
             _description(number, segment, tracking[segment.name]) for number, segment in enumerate(segments, 1)
         ],
-        series_instance_uid=PLACEHOLDER_UID,
+        series_instance_uid=PLACEHOLDER_SERIES_UID,
         series_number=series_number(source, options.number, 1),
-        sop_instance_uid=PLACEHOLDER_UID,
+        sop_instance_uid=PLACEHOLDER_INSTANCE_UID,
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=made_by.name,

@@ -22,7 +22,7 @@ from m2unet.export.source import (
 )
 from m2unet.export.sr_content import ReportContent, check_content
 from m2unet.export.sr_groups import measurement_groups
-from m2unet.export.uids import PLACEHOLDER_UID, derive_uid
+from m2unet.export.uids import PLACEHOLDER_INSTANCE_UID, PLACEHOLDER_SERIES_UID, derive_uid
 
 
 def write_report(
@@ -32,6 +32,7 @@ def write_report(
     *,
     seg: SegReference | None = None,
     series: SeriesOptions | None = None,
+    source: SourceSeries | None = None,
 ) -> str:
     """Write the measurements as a structured report in the source's study.
 
@@ -45,6 +46,7 @@ def write_report(
         path: file to write or replace, e.g. ``report.sr.dcm``.
         seg: the segmentation of the same volume, from :func:`m2unet.export.dicom_seg.write_segmentation`.
         series: number, description and date of the new series.
+        source: of the volume, where it was read before.
 
     Returns:
         SOP instance UID of the report.
@@ -57,7 +59,7 @@ def write_report(
     require_highdicom()
     options = series or SeriesOptions()
     check_content(measurements)
-    source = read_source(volume)
+    source = source or read_source(volume)
     if seg is not None and seg.study_instance_uid != source.first.StudyInstanceUID:
         raise ExportError("The segmentation belongs to another study", mend="write it from the same volume first")
     with building("report"):
@@ -89,9 +91,9 @@ def _dataset(source: SourceSeries, content: ReportContent, seg: SegReference | N
     return hd.sr.ComprehensiveSR(
         evidence=evidence,
         content=report[0],
-        series_instance_uid=PLACEHOLDER_UID,
+        series_instance_uid=PLACEHOLDER_SERIES_UID,
         series_number=series_number(source, options.number, 2),
-        sop_instance_uid=PLACEHOLDER_UID,
+        sop_instance_uid=PLACEHOLDER_INSTANCE_UID,
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=model.name,

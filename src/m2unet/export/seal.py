@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2unet.export.source import SourceSeries, quiet
-from m2unet.export.uids import derive_uid
+from m2unet.export.uids import PLACEHOLDER_INSTANCE_UID, PLACEHOLDER_SERIES_UID, derive_uid
 from m2unet.files import atomic_path
 
 if TYPE_CHECKING:
@@ -85,12 +85,14 @@ def seal(dataset: Dataset, source: SourceSeries, when: datetime | None, path: Pa
         for item in dataset.get(sequence) or ():
             item.DimensionOrganizationUID = dimensions
     with quiet():
-        body = io.BytesIO()
-        dcmwrite(body, dataset, enforce_file_format=True)
-        content = hashlib.sha256(body.getbuffer()).hexdigest()
-        del body
-        dataset.SeriesInstanceUID = derive_uid("series", *source.uids, content)
-        dataset.SOPInstanceUID = derive_uid("instance", *source.uids, content)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        with atomic_path(path) as temporary:
-            dcmwrite(temporary, dataset, enforce_file_format=True)
+        encoded = io.BytesIO()
+        dcmwrite(encoded, dataset, enforce_file_format=True)
+    body = encoded.getvalue()  # encoding an object takes long, so the UIDs are put into what is encoded
+    content = hashlib.sha256(body).hexdigest()
+    dataset.SeriesInstanceUID = derive_uid("series", *source.uids, content)
+    dataset.SOPInstanceUID = derive_uid("instance", *source.uids, content)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    body = body.replace(PLACEHOLDER_SERIES_UID.encode(), dataset.SeriesInstanceUID.encode())
+    body = body.replace(PLACEHOLDER_INSTANCE_UID.encode(), dataset.SOPInstanceUID.encode())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(body)

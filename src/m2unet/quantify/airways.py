@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import AIRWAY, LEFT_CODES, LOBE_CODES, RIGHT_CODES
+from m2unet.anatomy import AIRWAY, LEFT_CODES, RIGHT_CODES
 from m2unet.errors import M2UNetError
-from m2unet.quantify.lobes import check_mask
+from m2unet.quantify.lobes import bounding_box, check_mask
 
 _AIR_BELOW_HU = -900
 _LEAST_ML, _MOST_ML = 2.0, 200.0
@@ -68,14 +68,18 @@ def find_airways(array: NDArray[np.int16], mask: NDArray[Any], spacing_mm: tuple
 
 def near_airway(airways: Airways, spacing_mm: tuple[float, float, float], margin_mm: float) -> NDArray[np.bool_]:
     """Voxels within ``margin_mm`` of the lumen, the lumen itself among them; ``[z, y, x]`` bool."""
-    if not airways.mask.any() or margin_mm <= 0:
+    if margin_mm <= 0:
+        return airways.mask.copy()
+    box = bounding_box(airways.mask, [int(margin_mm / step) + 1 for step in spacing_mm])
+    if box is None:
         return airways.mask.copy()
     import SimpleITK as sitk
 
-    image = sitk.GetImageFromArray(airways.mask.astype(np.uint8))
+    image = sitk.GetImageFromArray(airways.mask[box].astype(np.uint8))
     image.SetSpacing([float(s) for s in spacing_mm[::-1]])
     field = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    near: NDArray[np.bool_] = sitk.GetArrayViewFromImage(field) <= margin_mm
+    near = np.zeros(airways.mask.shape, dtype=np.bool_)
+    near[box] = sitk.GetArrayViewFromImage(field) <= margin_mm
     return near
 
 
@@ -90,9 +94,13 @@ def _largest_between(
 ) -> NDArray[np.bool_] | None:
     import SimpleITK as sitk
 
-    air = (array < _AIR_BELOW_HU) & ~np.isin(codes, LOBE_CODES)
-    parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(air.astype(np.uint8))))
-    sizes = np.bincount(parts.reshape(-1)).astype(np.float64) * voxel_ml
+    air = np.empty(array.shape, dtype=np.uint8)
+    np.less(array, _AIR_BELOW_HU, out=air.view(np.bool_))
+    np.multiply(air, codes == 0, out=air)
+    labelled = sitk.ConnectedComponent(sitk.GetImageFromArray(air))
+    del air
+    parts = sitk.GetArrayViewFromImage(labelled)  # of no use once the image is gone
+    sizes = _sizes(parts) * voxel_ml
     for border in (parts[:, 0], parts[:, -1], parts[:, :, 0], parts[:, :, -1]):
         sizes[np.unique(border)] = 0
     sizes[0] = 0
@@ -100,8 +108,19 @@ def _largest_between(
     for part in np.argsort(sizes)[::-1]:
         if sizes[part] == 0:
             return None
-        held: NDArray[np.bool_] = parts == part
+        held: NDArray[np.bool_] = parts == np.uint32(part)
         profile = held.sum(axis=(0, 1))
         if min(middles) < profile @ np.arange(profile.size) / profile.sum() < max(middles):
             return held
     return None
+
+
+def _sizes(parts: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Voxels of each piece; of each slice only what lies in a piece is counted."""
+    sizes = np.zeros(int(parts.max()) + 1)
+    for plane in parts:
+        held = plane[plane > 0]
+        if held.size:
+            found = np.bincount(held)
+            sizes[: found.size] += found
+    return sizes

@@ -72,6 +72,31 @@ def check_mask(mask: NDArray[Any]) -> NDArray[np.uint8]:
     return mask.astype(np.uint8, copy=False)
 
 
+def bounding_box(inside: NDArray[Any], margin: Sequence[int] = (0, 0, 0)) -> tuple[slice, slice, slice] | None:
+    """Smallest box around what is not 0, grown by so many voxels within the array; None around nothing.
+
+    Args:
+        inside: ``[z, y, x]``.
+        margin: ``(z, y, x)`` voxels.
+    """
+    plane = inside.any(axis=0)
+    spans = []
+    for held, more in zip((inside.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0)), margin, strict=True):
+        at = np.flatnonzero(held)
+        if not at.size:
+            return None
+        spans.append(slice(max(0, int(at[0]) - more), min(held.size, int(at[-1]) + 1 + more)))
+    return spans[0], spans[1], spans[2]
+
+
+def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """Voxels of each code below ``size``, ``[size]``; slice by slice, as counting widens what it counts to 64 bits."""
+    total = np.zeros(size, dtype=np.int64)
+    for plane in codes:
+        total += np.bincount(plane.reshape(-1), minlength=size)
+    return total
+
+
 def lobe_volumes(
     mask: NDArray[Any], voxel_ml: float, cut_by_field: Mapping[int, Sequence[str]] | None = None
 ) -> dict[str, LobeQuantity]:
@@ -90,7 +115,7 @@ def lobe_volumes(
     """
     if not (np.isfinite(voxel_ml) and voxel_ml > 0):
         raise M2UNetError("A voxel needs a positive volume", found=voxel_ml, expected="millilitres")
-    counts = np.bincount(check_mask(mask).reshape(-1), minlength=AIRWAY + 1)
+    counts = count_codes(check_mask(mask), AIRWAY + 1)
     return {name: _quantity(codes, counts, voxel_ml, cut_by_field) for name, codes in GROUPS.items()}
 
 
@@ -133,7 +158,7 @@ def find_cuts(
         M2UNetError: as :func:`check_mask`, or the image is on another grid.
     """
     codes = check_mask(mask)
-    counts = np.bincount(codes.reshape(-1), minlength=AIRWAY + 1)
+    counts = count_codes(codes, AIRWAY + 1)
     cuts: dict[int, list[str]] = {lobe.code: [] for lobe in LOBES if counts[lobe.code]}
     dz, dy, dx = spacing_mm
     for axis, face_mm2 in enumerate((dy * dx, dz * dx, dz * dy)):

@@ -41,9 +41,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from m2unet.anatomy import AIRWAY, LOBE_CODES
+from m2unet.anatomy import AIRWAY
 from m2unet.errors import M2UNetError
-from m2unet.quantify.lobes import GROUPS, check_mask
+from m2unet.quantify.lobes import GROUPS, bounding_box, check_mask, count_codes
 
 GROUND_GLASS = 1
 CONSOLIDATION = 2
@@ -142,12 +142,12 @@ def segment_opacity(
     settings = config or OpacityConfig()
     codes = _on_grid(array, mask)
     result = np.zeros(codes.shape, dtype=np.uint8)
-    lung = np.isin(codes, LOBE_CODES)
+    lung = (codes > 0) & (codes != AIRWAY)
     if exclude is not None:
         lung &= ~exclude
-    if not lung.any():
+    box = bounding_box(lung)
+    if box is None:
         return result
-    box = _bounding_box(lung)
     blocks = _Blocks(lung[box], spacing_mm)
     values = np.clip(array[box], _LOWEST_HU, _HIGHEST_HU).astype(np.float32)
     result[box] = np.where(lung[box], blocks.spread(_classify(blocks.mean(values), blocks, settings)), 0)
@@ -361,8 +361,7 @@ def opacity_percents(parts: NDArray[np.uint8], opacity: NDArray[np.uint8], names
         By name, percent 0-100, or None where the part has no voxel.
     """
     size = max(names) + 1
-    total = np.bincount(parts.reshape(-1), minlength=size)
-    hit = np.bincount(parts[opacity > 0], minlength=size)
+    total, hit = count_codes(parts, size), count_codes(np.where(opacity > 0, parts, 0), size)
     return {name: float(100 * hit[code] / total[code]) if total[code] else None for code, name in names.items()}
 
 
@@ -371,11 +370,3 @@ def _on_grid(array: NDArray[np.int16], mask: NDArray[Any]) -> NDArray[np.uint8]:
     if array.shape != codes.shape:
         raise M2UNetError("The mask is not on the image's grid", found=codes.shape, expected=array.shape)
     return codes
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    spans = []
-    for axis in range(mask.ndim):
-        held = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        spans.append(slice(int(held[0]), int(held[-1]) + 1))
-    return tuple(spans)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBES
 from m2unet.quantify.airways import Airways, find_airways, near_airway
-from m2unet.quantify.lobes import GROUPS, LobeQuantity, find_cuts, lobe_volumes
+from m2unet.quantify.lobes import GROUPS, LobeQuantity, count_codes, find_cuts, lobe_volumes
 from m2unet.quantify.opacity import (
     OpacityConfig,
     OpacityQuantity,
@@ -147,7 +147,7 @@ def gather(
     region_percents = opacity_percents(regions, opacity, {region.code: region.name for region in REGIONS})
     lobe_percents = opacity_percents(mask, opacity, {lobe.code: lobe.abbreviation for lobe in LOBES})
     severity = yang_score(region_percents, involved_from=config.involved_from_percent)
-    counts = np.bincount(regions.reshape(-1), minlength=len(REGIONS) + 1)
+    counts = count_codes(regions, len(REGIONS) + 1)
     table = {
         region.name: RegionQuantity(
             volume_ml=float(counts[region.code] * voxel_ml) if counts[region.code] else None,

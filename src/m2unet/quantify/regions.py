@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBE_BY_ABBREVIATION, Side
-from m2unet.quantify.lobes import check_mask
+from m2unet.quantify.lobes import bounding_box, check_mask
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,15 @@ def region_map(mask: NDArray[Any], spacing_mm: tuple[float, float, float]) -> ND
     regions = np.zeros(codes.shape, dtype=np.uint8)
     for abbreviation, _ in _TABLE:
         lobe = LOBE_BY_ABBREVIATION[abbreviation]
-        where = np.nonzero(codes == lobe.code)
-        if not where[0].size:
+        inside = codes == lobe.code
+        box = bounding_box(inside)
+        if box is None:
             continue
+        where = np.nonzero(inside[box])
         place = {r.name.split(" ", 1)[1]: r.code for r in REGIONS if r.lobe == abbreviation}
         lateral = where[2] if lobe.side == "left" else -where[2]  # grows away from the midline
         points = _Points(up=where[0], back=where[1], out=lateral, spacing_mm=spacing_mm)
-        regions[where] = _divide(points, place)
+        regions[box][where] = _divide(points, place)
     return regions
 
 

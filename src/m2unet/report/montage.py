@@ -194,4 +194,4 @@ def font(size: int) -> Any:
 
 def _save(picture: Image, path: Path) -> None:
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG", compress_level=6)

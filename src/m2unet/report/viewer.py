@@ -186,22 +186,35 @@ def shrink_factors(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[i
 
 def shrink_image(array: NDArray[Any], factors: tuple[int, int, int]) -> NDArray[np.float32]:
     """Means of whole blocks; what is left over at the far ends is dropped."""
-    deep, high, wide = (size // factor for size, factor in zip(array.shape, factors, strict=True))
-    z, y, x = factors
-    out = np.empty((deep, high, wide), dtype=np.float32)
-    for k in range(deep):
-        block = array[k * z : (k + 1) * z, : high * y, : wide * x]
-        out[k] = block.reshape(z, high, y, wide, x).mean(axis=(0, 2, 4), dtype=np.float32)
+    out = np.empty([size // factor for size, factor in zip(array.shape, factors, strict=True)], dtype=np.float32)
+    for k in range(len(out)):
+        out[k] = _block_sums(array, k, factors)
+    out /= np.float32(np.prod(factors))
     return out
+
+
+def _block_sums(array: NDArray[Any], layer: int, factors: tuple[int, int, int]) -> NDArray[np.int32]:
+    """Sums over the blocks of one layer of blocks; strided sums are several times faster than those of a reshape."""
+    z, y, x = factors
+    high, wide = array.shape[1] // y * y, array.shape[2] // x * x
+    plane = array[layer * z : (layer + 1) * z, :high, :wide].sum(axis=0, dtype=np.int32)
+    rows = sum(plane[k::y] for k in range(y))
+    return np.asarray(sum(rows[:, k::x] for k in range(x)))  # type: ignore[index]
 
 
 def shrink_mask(mask: NDArray[np.uint8], factors: tuple[int, int, int], codes: Sequence[int]) -> NDArray[np.uint8]:
     """The code that most voxels of a block have, of equal ones the first; 0 counts as a code."""
     if factors == (1, 1, 1):
         return np.where(np.isin(mask, codes), mask, 0).astype(np.uint8)
-    names = np.array([0, *codes], dtype=np.uint8)
-    shares = [shrink_image(mask == code, factors) for code in codes]
-    return names[np.argmax([1 - np.sum(shares, axis=0), *shares], axis=0)]
+    out = np.zeros([size // factor for size, factor in zip(mask.shape, factors, strict=True)], dtype=np.uint8)
+    for k in range(len(out)):
+        held = mask[k * factors[0] : (k + 1) * factors[0]]
+        present = [code for code in codes if (held == code).any()]
+        counts = [_block_sums(held == code, 0, factors) for code in present]
+        if present:
+            nothing = int(np.prod(factors)) - np.sum(counts, axis=0)
+            out[k] = np.array([0, *present], dtype=np.uint8)[np.argmax([nothing, *counts], axis=0)]
+    return out
 
 
 @dataclass(frozen=True)

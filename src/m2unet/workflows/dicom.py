@@ -14,7 +14,7 @@ from m2unet.errors import MissingExtraError
 from m2unet.export.codes import NEIGHBOURHOOD_ANALYSIS
 from m2unet.export.dicom_seg import SegReference, write_segmentation
 from m2unet.export.dicom_sr import write_report
-from m2unet.export.source import Algorithm, ExportError, SeriesOptions
+from m2unet.export.source import Algorithm, ExportError, SeriesOptions, SourceSeries, read_source, require_highdicom
 from m2unet.export.sr_content import PartMeasurements, ReportContent, ScoreMeasurement, SeverityMeasurement
 from m2unet.inference.confidence import Judgement
 from m2unet.inference.predictor import ModelIdentity, Prediction
@@ -57,12 +57,14 @@ def write_dicom(
     for name in (SEG_FILE, REPORT_FILE):
         (folder / name).unlink(missing_ok=True)
     written: dict[str, str] = {}
-    seg = _segmentation(prediction, quantities, folder, series)
+    require_highdicom()
+    source = read_source(prediction.volume)
+    seg = _segmentation(prediction, quantities, folder, series, source)
     if seg is not None:
         written["dicom_seg"] = SEG_FILE
     content = report_content(prediction, quantities)
     if content.parts or content.scores or content.severity:
-        write_report(prediction.volume, content, folder / REPORT_FILE, seg=seg, series=series)
+        write_report(prediction.volume, content, folder / REPORT_FILE, seg=seg, series=series, source=source)
         written["dicom_sr"] = REPORT_FILE
     return written
 
@@ -80,7 +82,11 @@ def export_dicom(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
 
 
 def _segmentation(
-    prediction: Prediction, quantities: Quantities | None, folder: Path, series: SeriesOptions | None
+    prediction: Prediction,
+    quantities: Quantities | None,
+    folder: Path,
+    series: SeriesOptions | None,
+    source: SourceSeries,
 ) -> SegReference | None:
     lobes = prediction.lobes
     opacity = None if quantities is None else quantities.opacity_mask
@@ -94,6 +100,7 @@ def _segmentation(
         algorithm=model_algorithm(prediction.model),
         opacity_algorithm=opacity_algorithm(quantities),
         series=series,
+        source=source,
     )
 
 
