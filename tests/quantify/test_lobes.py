@@ -125,3 +125,4 @@ def test_boxes_and_counts_are_those_of_scipy_and_numpy() -> None:
     assert bounding_box(mask) == ndimage.find_objects((mask > 0).astype(int))[0]
     assert bounding_box(mask, (1, 3, 9)) == (slice(1, 5), slice(0, 8), slice(0, 7))
     assert count_codes(mask, 5).tolist() == np.bincount(mask.ravel(), minlength=5).tolist()
+    assert count_codes(mask, 3).tolist() == np.bincount(mask.ravel()).tolist()[:3]  # code 3 is not asked for

@@ -64,3 +64,11 @@ def test_a_healthy_chest_scores_nothing(healthy: Chest) -> None:
     assert found.severity_score.total is not None and found.severity_score.total <= 2
     assert found.severity_score.severe is False
     assert found.opacity["lungs"].opacity_percent is not None and found.opacity["lungs"].opacity_percent < 1.0
+
+
+def test_a_mask_with_an_airway_is_measured(sick: Chest) -> None:
+    lobes = sick.lobes.copy()
+    lobes[12:20, 50:58, 78:84] = 6
+    found = quantify(sick.array, lobes, sick.spacing_mm)
+    assert found.airway_ml == pytest.approx(np.sum(lobes == 6) * np.prod(sick.spacing_mm) / 1000)
+    assert found.severity_score.total is not None and found.lobar_score.total is not None

@@ -90,10 +90,13 @@ def bounding_box(inside: NDArray[Any], margin: Sequence[int] = (0, 0, 0)) -> tup
 
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
-    """Voxels of each code below ``size``, ``[size]``; slice by slice, as counting widens what it counts to 64 bits."""
+    """Voxels of each code below ``size``, ``[size]``; higher codes are left out.
+
+    Slice by slice, as counting widens what it counts to 64 bits.
+    """
     total = np.zeros(size, dtype=np.int64)
     for plane in codes:
-        total += np.bincount(plane.reshape(-1), minlength=size)
+        total += np.bincount(plane.reshape(-1), minlength=size)[:size]
     return total
 
 
