@@ -106,7 +106,7 @@ def _summarise(report: ImportReport, out: Path) -> None:
     if report.label is not None:
         say(f"severity: {report.label}")
     _list(f"{len(report.left_out)} left out", report.left_out, typer.colors.YELLOW)
-    _list(f"{len(report.faults)} faults", report.faults, typer.colors.RED)
+    _list(f"{len(report.faults)} fault(s)", report.faults, typer.colors.RED)
     if report.remarks:
         typer.secho(f"{len(report.remarks)} imported scans with remarks", fg=typer.colors.YELLOW, err=True)
 

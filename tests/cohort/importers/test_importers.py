@@ -132,7 +132,8 @@ def test_covid_ct_seg_refuses_8_bit_volumes_unless_they_are_mapped_back(tmp_path
     assert set(by_id(report)) == {"coronacases_001"}
     (row,) = report.rows
     assert row.lobes is None and row.severity is None and row.lesions is not None
-    assert "eight-bit" in reasons(report)["radiopaedia_10_85902_1"]
+    refused = reasons(report)["radiopaedia_10_85902_1"]
+    assert "eight-bit" in refused and "--rescale-8bit" in refused
     rescaled = run("covid-ct-seg", root, tmp_path / "b", ImportOptions(rescale_8bit=True))
     rows = by_id(rescaled)
     assert len(rows) == 3 and {rows[n].patient_id for n in rows if n.startswith("radio")} == {"radiopaedia_10"}

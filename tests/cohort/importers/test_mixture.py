@@ -27,7 +27,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, root, out in (("totalsegmentator", "ts", "lobes.csv"), ("mosmed", "mm", "mosmed.csv")):
         done = runner.invoke(app, ["import", name, str(folder / root), "--out", str(folder / out)])
         assert done.exit_code == 1, done.output  # both trees hold faults on purpose
-        assert "faults" in done.output
+        assert "fault(s)" in done.output
     done = runner.invoke(
         app, ["combine", str(folder / "lobes.csv"), str(folder / "mosmed.csv"), "--out", str(folder / "all.csv")]
     )

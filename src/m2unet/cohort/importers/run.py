@@ -89,6 +89,9 @@ def import_data_set(
     jobs = [Job(item, import_folder(out), check, options.min_lobes, window) for item in items]
     outcomes: dict[str, Outcome] = {}
     for outcome in _run(jobs, workers):
+        if data_set.window_hu is not None and window is None and "eight-bit" in (outcome.reason or ""):
+            said = f"{outcome.reason} Or let --rescale-8bit map it back by its known window."
+            outcome = replace(outcome, reason=said)  # noqa: PLW2901 - the same outcome, better told
         outcomes[outcome.scan_id] = outcome
         if progress is not None:
             progress(outcome, len(outcomes), len(jobs))
