@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from m2unet.cohort.importers import settle
 from m2unet.cohort.importers.items import ImportOptions
 from m2unet.cohort.importers.run import ImportReport, import_data_set
 from m2unet.cohort.importers.stoic import years
@@ -182,6 +183,20 @@ def test_a_second_call_does_only_what_is_missing(tmp_path: Path) -> None:
     assert after[0] != before[0] and after[1:] == before[1:]
     trees.save_in(np.zeros_like(chest(0)[1]), root / "s0000/segmentations/lung_middle_lobe_right.nii.gz")
     assert reasons(run("totalsegmentator", root, tmp_path))["s0000"] == "it shows 4 of 5 lobes: RUL, RLL, LUL, LLL"
+
+
+def test_what_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = trees.luna16(tmp_path / "luna")
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    for error in (no_memory, lambda *_: 1 / 0):
+        monkeypatch.setattr(settle, "load", error)
+        with pytest.raises(ManifestError, match=r"not enough memory|unexpected ZeroDivisionError"):
+            run("luna16-lobes", root, tmp_path)
+    monkeypatch.undo()
+    assert len(run("luna16-lobes", root, tmp_path).rows) == 1
 
 
 def test_the_report_file_holds_everything(tmp_path: Path) -> None:

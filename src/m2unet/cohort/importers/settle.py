@@ -86,7 +86,7 @@ def settle(job: Job) -> Outcome:
     except _LeftOutError as error:
         outcome = Outcome(item.scan_id, "left out", str(error))
     except M2UNetError as error:
-        outcome = Outcome(item.scan_id, "failed", str(error))
+        return Outcome(item.scan_id, "failed", str(error))  # not kept: its cause may lie outside its files
     except MemoryError:
         return Outcome(item.scan_id, "failed", "not enough memory")
     except Exception as error:  # one scan's surprise must not stop the others
