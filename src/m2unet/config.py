@@ -106,6 +106,19 @@ class ConfidenceConfig(_Section):
     usual_quantile: float = Field(0.975, gt=0.5, le=1, description="of usual distances, beyond which a scan is unusual")
 
 
+class HandcraftedConfig(_Section):
+    """The two methods without a network: ``model.name`` ``tang`` (random forest) and ``yang`` (score rule)."""
+
+    lobes: Literal["mask", "model"] = Field(
+        "mask", description="each scan's own mask, and lobe_model's where it has none; or always lobe_model's"
+    )
+    lobe_model: str | None = Field(None, description="run folder of a network that finds lobes")
+    trees: int = Field(500, ge=1, description="tang: trees of the forest")
+    threshold: float | Literal["validation"] = Field(
+        19.5, description="yang: severe above this score of 0-40; or the best on validation scans"
+    )
+
+
 class Config(_Section):
     """Everything that decides a run."""
 
@@ -117,6 +130,7 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     confidence: ConfidenceConfig = ConfidenceConfig()
+    handcrafted: HandcraftedConfig = HandcraftedConfig()
 
     @model_validator(mode="after")
     def _position_agrees(self) -> Config:

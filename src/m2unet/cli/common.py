@@ -35,13 +35,19 @@ def code_system(name: str) -> CodeSystem:
     raise typer.BadParameter(f"{name!r} is not one of {', '.join(CODE_MAPS)}", param_hint="--lobe-codes")
 
 
-def settings(overrides: list[str] | None, *, seed: int | None = None, epochs: int | None = None) -> list[str]:
+def settings(
+    overrides: list[str] | None, *, seed: int | None = None, epochs: int | None = None, method: str | None = None
+) -> list[str]:
     """All overrides of a call, the short options last so that they win."""
     found = list(overrides or [])
     if seed is not None:
         found.append(f"seed={seed}")
     if epochs is not None:
         found.append(f"train.epochs={epochs}")
+    if method is not None:
+        from m2unet.models.methods import method as named
+
+        found.extend(named(method).settings)
     return found
 
 

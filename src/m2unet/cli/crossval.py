@@ -15,7 +15,7 @@ def crossval(
     out: Out,
     preset: Preset = "paper",
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option("--model", help="Which network.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Which method.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
     seed: Seed = None,
     folds: Annotated[int, typer.Option("--folds", min=3, help="How many folds.")] = 5,
@@ -33,16 +33,16 @@ def crossval(
     from m2unet.errors import ConfigError
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.crossval import CrossValidation
-    from m2unet.workflows.store import prepared_store
+    from m2unet.workflows.methods import method_store
 
     if by not in ("patient", "scan"):
         raise ConfigError("Folds are made by patient or by scan", found=by, expected="patient or scan")
     grouping: Literal["patient", "scan"] = "patient" if by == "patient" else "scan"
-    changes = settings(overrides, seed=seed, epochs=epochs) + ([f"model.name={model}"] if model else [])
+    changes = settings(overrides, seed=seed, epochs=epochs, method=model)
     config = load_config(preset, changes)
     cohort = read_manifest(manifest)
     progress = TerminalProgress()
-    prepared = prepared_store(cohort, store or out / "store", config, progress=progress)
+    prepared = method_store(cohort, store or out / "store", config, progress=progress)
     job = CrossValidation(
         cohort, prepared, config, out, grouping, f"the cohort of {manifest.name}", str(choose_device(device))
     )

@@ -22,14 +22,14 @@ def evaluate(
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest
     from m2unet.errors import EXIT_SOME_FAILED
-    from m2unet.inference.predictor import Predictor
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.evaluate import evaluate_scans
+    from m2unet.workflows.methods import load_method
     from m2unet.workflows.scoring import figures_table
 
     codes = code_system(lobe_codes or "m2unet")
     cohort = read_manifest(manifest)
-    predictor = Predictor.load(run, device=choose_device(device))
+    predictor = load_method(run, device=str(choose_device(device)))
     evaluation = evaluate_scans(predictor, cohort.rows, out, seed=seed, lobe_codes=codes, progress=TerminalProgress())
     say(figures_table(evaluation.figures))
     say(f"Written to {out}: predictions.csv (one row a scan), summary.json, results.md")

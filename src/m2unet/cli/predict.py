@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Engine, Out, say
+from m2unet.cli.common import Device, Engine, LobeCodes, Out, code_system, say
 
 
 def predict(
@@ -24,6 +25,10 @@ def predict(
     ] = False,
     dicom: Annotated[bool, typer.Option(help="For DICOM inputs, write DICOM SEG and SR.")] = True,
     explain: Annotated[bool, typer.Option(help="Write a heat map of where the severity comes from.")] = True,
+    lobes: Annotated[
+        Path | None, typer.Option("--lobes", help="For tang and yang: the scan's lobe mask (a manifest names its own).")
+    ] = None,
+    lobe_codes: LobeCodes = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
@@ -32,16 +37,21 @@ def predict(
     """Predict scans: lobes, opacities, severity and a report, one folder a case. Finished cases are skipped."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
-    from m2unet.inference.predictor import Predictor
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.case import CaseOptions
     from m2unet.workflows.dicom import export_dicom
+    from m2unet.workflows.methods import load_method
     from m2unet.workflows.predict import find_cases, predict_cases
 
     if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
     cases = find_cases(scans)
-    predictor = Predictor.load(model, device=choose_device(device), engine=engine)
+    if lobes is not None:
+        if len(cases) != 1:
+            raise ConfigError("--lobes is the mask of one scan", found=f"{len(cases)} scans", expected="one")
+        cases = [replace(cases[0], mask=lobes)]
+    cases = [replace(case, codes=code_system(lobe_codes or "m2unet")) for case in cases]
+    predictor = load_method(model, device=str(choose_device(device)), engine=engine)
     exporters = (export_dicom,) if dicom else ()
     options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters, explain=explain)
     outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))

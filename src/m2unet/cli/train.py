@@ -15,7 +15,7 @@ def train(
     out: Out,
     preset: Preset = "paper",
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option("--model", help="Which network, e.g. m2unet, cls_only.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Which method, e.g. m2unet, gated_mil, tang.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
     seed: Seed = None,
     folds: Annotated[Path | None, typer.Option("--folds", help="A saved folds.json to take the split from.")] = None,
@@ -36,10 +36,10 @@ def train(
     from m2unet.config import load_config
     from m2unet.errors import ConfigError
     from m2unet.training.distributed import joined_world
-    from m2unet.workflows.store import prepared_store
-    from m2unet.workflows.train import TrainJob, train_run
+    from m2unet.workflows.methods import method_store, train_method
+    from m2unet.workflows.train import TrainJob
 
-    changes = settings(overrides, seed=seed, epochs=epochs) + ([f"model.name={model}"] if model else [])
+    changes = settings(overrides, seed=seed, epochs=epochs, method=model)
     config = load_config(preset, changes)
     cohort = read_manifest(manifest)
     if folds is None:
@@ -51,9 +51,9 @@ def train(
         split = splits[fold]
     progress = TerminalProgress()
     with joined_world(device) as world:
-        prepared = prepared_store(cohort, store or out / "store", config, world=world, progress=progress)
+        prepared = method_store(cohort, store or out / "store", config, world=world, progress=progress)
         job = TrainJob(prepared, split, config, out, f"the cohort of {manifest.name}", resume)
-        run = train_run(job, world=world, progress=progress)
+        run = train_method(job, world=world, progress=progress)
         if world.main:
             say(f"Trained on {len(split.train)} scans. The model is in {run.model}.")
             say(f"Next: m2unet evaluate {out} OTHER_MANIFEST, or m2unet predict SCAN --model {out} --out DIR")

@@ -13,11 +13,11 @@ from m2unet.cohort.store import Store
 from m2unet.config import Config
 from m2unet.evaluation.summary import ResultsTable, Spread, summarise_folds
 from m2unet.files import write_json, write_text
-from m2unet.inference.predictor import Predictor
 from m2unet.workflows.evaluate import evaluate_scans
+from m2unet.workflows.methods import load_method, measurements_of, train_method
 from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import RunFolder, read_json, versions
-from m2unet.workflows.train import TrainJob, train_run
+from m2unet.workflows.train import TrainJob
 
 CROSSVAL_SCHEMA = "m2unet.crossval/1"
 
@@ -58,8 +58,8 @@ class CrossValidation:
         run = RunFolder(self.out / f"fold{fold}")
         if not run.summary.is_file():
             job = TrainJob(self.store, split, self.config, run.path, self.trained_on, resume=True)
-            train_run(job, progress=progress)
-            predictor = Predictor.load(run.path, device=self.device)
+            train_method(job, progress=progress)
+            predictor = load_method(run.path, device=self.device, cache=measurements_of(self.store))
             evaluate_scans(
                 predictor,
                 self.manifest.select(split.test),

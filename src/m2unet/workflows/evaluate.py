@@ -10,10 +10,17 @@ from typing import Any
 from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.files import write_json, write_text
-from m2unet.inference.predictor import Predictor
 from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import versions
-from m2unet.workflows.scoring import Figures, ScanScore, figures, figures_table, score_scans, write_predictions
+from m2unet.workflows.scoring import (
+    AnyPredictor,
+    Figures,
+    ScanScore,
+    figures,
+    figures_table,
+    score_scans,
+    write_predictions,
+)
 
 EVALUATION_SCHEMA = "m2unet.evaluation/1"
 
@@ -32,7 +39,7 @@ class Evaluation:
 
 
 def evaluate_scans(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     rows: Sequence[ManifestRow],
     out: Path,
     *,
@@ -58,7 +65,7 @@ def evaluate_scans(
     return Evaluation(scores, found)
 
 
-def summary(predictor: Predictor, found: Figures, seed: int) -> dict[str, Any]:
+def summary(predictor: AnyPredictor, found: Figures, seed: int) -> dict[str, Any]:
     """The figures with what they rest on, JSON-ready."""
     return {
         "schema": EVALUATION_SCHEMA,

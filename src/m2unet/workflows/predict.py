@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import read_manifest
 from m2unet.ct.findings import QualityError
 from m2unet.errors import M2UNetError
 from m2unet.files import write_json
-from m2unet.inference.predictor import Predictor
+from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.report.cohort_page import CohortCase
 from m2unet.report.result import ResultDocument
 from m2unet.workflows.case import ERROR_FILE, RESULT_FILE, CaseOptions, write_case
 from m2unet.workflows.cohort_page import write_cohort_page
 from m2unet.workflows.progress import NoProgress, Progress
+from m2unet.workflows.scoring import AnyPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +35,14 @@ class Case:
     Attributes:
         name: folder of its results; from the manifest's scan_id, or from the file's or folder's own name.
         path: the scan.
+        mask: its lobe mask, for methods that need one; networks do not look at it.
+        codes: whose codes the mask uses.
     """
 
     name: str
     path: Path
+    mask: Path | None = None
+    codes: CodeSystem = "m2unet"
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def find_cases(inputs: Sequence[str | Path]) -> list[Case]:
     taken: set[str] = set()
     for given in map(Path, inputs):
         if given.suffix.lower() == ".csv":
-            found = [Case(row.scan_id, row.image) for row in read_manifest(given, check_files=False).rows]
+            found = [Case(row.scan_id, row.image, row.lobes) for row in read_manifest(given, check_files=False).rows]
         else:
             found = [Case(_stem(given), given)]
         for case in found:
@@ -76,7 +82,7 @@ def find_cases(inputs: Sequence[str | Path]) -> list[Case]:
             while name in taken:
                 name, number = f"{case.name}_{number}", number + 1
             taken.add(name)
-            cases.append(Case(name, case.path))
+            cases.append(replace(case, name=name))
     return cases
 
 
@@ -89,7 +95,7 @@ def _stem(path: Path) -> str:
 
 
 def predict_cases(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     cases: Sequence[Case],
     out: Path,
     options: CaseOptions | None = None,
@@ -115,13 +121,17 @@ def predict_cases(
         write_cohort_page(out, rows, page=options.report)
 
 
-def _case(predictor: Predictor, case: Case, folder: Path, options: CaseOptions) -> CaseOutcome:
+def _case(predictor: AnyPredictor, case: Case, folder: Path, options: CaseOptions) -> CaseOutcome:
     try:
-        fingerprint = source_fingerprint(case.path)
+        handcrafted = isinstance(predictor, HandcraftedPredictor)
+        fingerprint = source_fingerprint(case.path, case.mask if handcrafted else None)
         kept = None if options.overwrite else _finished(folder, predictor, fingerprint, options)
         if kept is not None:
             return CaseOutcome(case, folder, kept, skipped=True)
-        prediction = predictor.predict(case.path, seed=options.seed, explain=options.explain)
+        if isinstance(predictor, HandcraftedPredictor):
+            prediction = predictor.predict(case.path, seed=options.seed, mask=case.mask, codes=case.codes)
+        else:
+            prediction = predictor.predict(case.path, seed=options.seed, explain=options.explain)
         result = write_case(prediction, case.name, folder, options, fingerprint=fingerprint)
     except (M2UNetError, OSError, MemoryError) as error:
         logger.warning("%s failed: %s", case.name, error)
@@ -139,7 +149,7 @@ def _write_error(folder: Path, message: str, findings: list[dict[str, str]]) -> 
         logger.error("the results folder cannot be written: %s", error.strerror)
 
 
-def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: CaseOptions) -> ResultDocument | None:
+def _finished(folder: Path, predictor: AnyPredictor, fingerprint: str, options: CaseOptions) -> ResultDocument | None:
     """The kept result, if it is of the same scan, model and settings, and what was asked for is there."""
     path = folder / RESULT_FILE
     if not path.is_file():
@@ -153,15 +163,19 @@ def _finished(folder: Path, predictor: Predictor, fingerprint: str, options: Cas
     return kept if same and there and options.satisfied_by(kept) else None
 
 
-def source_fingerprint(path: Path) -> str:
+def source_fingerprint(path: Path, mask: Path | None = None) -> str:
     """SHA-256 over names, sizes and modification times of a scan's files: whether it is the scan it was.
+
+    Args:
+        path: the scan.
+        mask: a lobe mask that the prediction depends on.
 
     Raises:
         OSError: if the path does not exist.
     """
     digest = hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
+    for file in (*files, *([mask] if mask else [])):
         stat = file.stat()
         digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -19,11 +19,15 @@ from m2unet.evaluation.classification import METRIC_NAMES, classification_metric
 from m2unet.evaluation.intervals import Interval, classification_intervals, mean_intervals
 from m2unet.evaluation.segmentation import segmentation_metrics, surface_means, surface_metrics
 from m2unet.files import write_json, write_text
+from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
+from m2unet.inference.severity import SeverityEstimate
 from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
+
+AnyPredictor = Predictor | HandcraftedPredictor
 
 SCORE_SCHEMA = "m2unet.scan-score/2"
 OVERLAP_NAMES: tuple[str, ...] = (
@@ -87,7 +91,7 @@ class Figures:
 
 
 def score_scans(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     rows: Sequence[ManifestRow],
     folder: Path,
     *,
@@ -124,7 +128,7 @@ class _Settings:
     lobe_codes: CodeSystem
 
 
-def _kept_or_scored(predictor: Predictor, row: ManifestRow, folder: Path, settings: _Settings) -> ScanScore:
+def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, settings: _Settings) -> ScanScore:
     path = folder / f"{row.scan_id}.json"
     key = {"schema": SCORE_SCHEMA, "weights_sha256": predictor.identity.weights_sha256, **asdict(settings)}
     if path.is_file():
@@ -139,27 +143,35 @@ def _kept_or_scored(predictor: Predictor, row: ManifestRow, folder: Path, settin
     return score
 
 
-def _score(predictor: Predictor, row: ManifestRow, settings: _Settings) -> ScanScore:
+def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> ScanScore:
     about = {"scan_id": row.scan_id, "patient_id": row.patient_id, "site": row.site, "severity": row.severity}
     try:
-        prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed)
-        overlap: dict[str, float | None] = {}
-        if row.lobes is not None and prediction.lobes is not None:
-            volume = prediction.volume
-            truth = read_lobe_mask(row.lobes, volume, settings.lobe_codes)
-            tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask  # what a user is given
-            overlap = segmentation_metrics(truth, tidied).values()
-            overlap |= surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
+        estimate, overlap = _judge(predictor, row, settings)
     except M2UNetError as error:
         logger.warning("%s could not be scored: %s", row.scan_id, error)
         return ScanScore(**about, error=str(error))  # type: ignore[arg-type]
-    estimate = prediction.severity
     return ScanScore(
         **about,  # type: ignore[arg-type]
         probability=None if estimate is None else estimate.probability,
         spread=None if estimate is None else estimate.spread,
         overlap=overlap,
     )
+
+
+def _judge(
+    predictor: AnyPredictor, row: ManifestRow, settings: _Settings
+) -> tuple[SeverityEstimate | None, dict[str, float | None]]:
+    """Severity, and the overlap of the lobes with the true mask; a handcrafted method finds no lobes to compare."""
+    if isinstance(predictor, HandcraftedPredictor):
+        return predictor.estimate_row(row, settings.lobe_codes), {}
+    prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed)
+    if row.lobes is None or prediction.lobes is None:
+        return prediction.severity, {}
+    volume = prediction.volume
+    truth = read_lobe_mask(row.lobes, volume, settings.lobe_codes)
+    tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask  # what a user is given
+    overlap = segmentation_metrics(truth, tidied).values()
+    return prediction.severity, overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
 
 
 @dataclass(frozen=True)

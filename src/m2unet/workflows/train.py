@@ -62,7 +62,7 @@ def train_run(job: TrainJob, *, world: World | None = None, progress: Progress |
     world = world or World()
     run = RunFolder(job.out)
     if world.main:
-        run.start(job.config, {"schema": SPLIT_SCHEMA, **asdict(job.split)}, resume=job.resume)
+        run.start(job.config, split_document(job.split), resume=job.resume)
     if run.finished:
         return run
     model = seeded_model(job.config)
@@ -78,6 +78,11 @@ def train_run(job: TrainJob, *, world: World | None = None, progress: Progress |
             _finish(job, run, model, state)
             step(1, 1)
     return run
+
+
+def split_document(split: Split) -> dict[str, Any]:
+    """What ``split.json`` holds."""
+    return {"schema": SPLIT_SCHEMA, **asdict(split)}
 
 
 def seeded_model(config: Config) -> SeverityModel:

@@ -1,0 +1,108 @@
+"""Train and load any method, network or not: one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from m2unet.cohort.manifest import Manifest
+from m2unet.cohort.store import Store
+from m2unet.config import Config
+from m2unet.errors import RunError
+from m2unet.files import write_text
+from m2unet.handcrafted.features import Measured, feature_list_csv, features_csv
+from m2unet.handcrafted.forest import Forest
+from m2unet.handcrafted.measuring import Measurer, measure_all
+from m2unet.handcrafted.model import Examples, fit_decider, is_handcrafted, save_decider
+from m2unet.handcrafted.predictor import HandcraftedPredictor
+from m2unet.inference.predictor import Predictor, find_model
+from m2unet.models.methods import is_network
+from m2unet.training.distributed import World
+from m2unet.workflows.progress import NoProgress, Progress
+from m2unet.workflows.run_folder import RunFolder
+from m2unet.workflows.scoring import AnyPredictor
+from m2unet.workflows.store import prepared_store
+from m2unet.workflows.train import TrainJob, split_document, train_run
+
+
+def method_store(
+    cohort: Manifest,
+    folder: Path,
+    config: Config,
+    *,
+    world: World | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Store:
+    """The store a method trains from: prepared for a network; opened as it is, or begun, for a handcrafted method."""
+    if is_network(config.model.name):
+        return prepared_store(cohort, folder, config, world=world, workers=workers, progress=progress)
+    if (world or World()).main:
+        Store.create(folder, config.prepare)
+    (world or World()).barrier()
+    return Store(folder, cohort.rows)
+
+
+def train_method(job: TrainJob, *, world: World | None = None, progress: Progress | None = None) -> RunFolder:
+    """Train any method in a run folder; a finished run is left as it is.
+
+    Raises:
+        RunError, TrainingInterruptedError: as :func:`m2unet.workflows.train.train_run`.
+    """
+    if is_network(job.config.model.name):
+        return train_run(job, world=world, progress=progress)
+    return _train_handcrafted(job, progress or NoProgress())
+
+
+def load_method(run: str | Path, *, device: str = "cpu", cache: Path | None = None) -> AnyPredictor:
+    """Load whatever a run folder holds.
+
+    Args:
+        run: a run folder, or a model folder.
+        device: where networks compute.
+        cache: folder of finished measurements of scans, for handcrafted methods.
+
+    Raises:
+        ModelError: if there is no model there, or its files are damaged.
+    """
+    if is_handcrafted(find_model(Path(run))):
+        return HandcraftedPredictor.load(run, device=device, cache=cache)
+    return Predictor.load(run, device=device)
+
+
+def measurements_of(store: Store) -> Path:
+    """Folder beside a store that keeps measurements of its scans, shared by every run on the cohort."""
+    return store.folder.with_name(f"{store.folder.name}-measurements")
+
+
+def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
+    run = RunFolder(job.out)
+    run.start(job.config, split_document(job.split), resume=job.resume)
+    if run.finished:
+        return run
+    measurer = Measurer(job.config.handcrafted, measurements_of(job.store))
+    rows = {scan_id: job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)}
+    known = [row for row in rows.values() if row.severity is not None]
+    if {row.severity for row in known if row.scan_id in job.split.train} != {0, 1}:
+        raise RunError("Training severity needs scans of both classes")
+    with progress.stage("measuring scans") as step:
+        measured = measure_all(measurer, known, job.store.lobe_codes, step)
+    decider = fit_decider(
+        job.config, _examples(job, measured, job.split.train), _examples(job, measured, job.split.validation)
+    )
+    write_text(job.out / "features.csv", features_csv(measured))
+    write_text(job.out / "feature_list.csv", feature_list_csv())
+    extra: dict[str, object] = {"trained_on": job.trained_on, "training_scans": len(job.split.train)}
+    if isinstance(decider, Forest):
+        order = decider.importances.argsort()[::-1][:10]
+        extra["most_used_features"] = {decider.features[i]: round(float(decider.importances[i]), 4) for i in order}
+    else:
+        extra["threshold"] = decider.threshold
+    save_decider(decider, job.config, run.model, extra)
+    return run
+
+
+def _examples(job: TrainJob, measured: dict[str, Measured], scan_ids: Sequence[str]) -> Examples:
+    chosen = [scan_id for scan_id in scan_ids if scan_id in measured]
+    severities = [job.store.rows[scan_id].severity for scan_id in chosen]
+    return Examples([int(value) for value in severities if value is not None], [measured[s] for s in chosen])
