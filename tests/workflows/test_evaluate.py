@@ -21,10 +21,13 @@ from m2unet.cli.main import app
 from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
 from m2unet.cohort.prepare import prepare_cohort
+from m2unet.cohort.store import Store
 from m2unet.config import Config
 from m2unet.ct.read import read_scan
+from m2unet.errors import RunError
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import ModelIdentity, Prediction, Predictor
+from m2unet.training.distributed import World
 from m2unet.workflows.crossval import CrossValidation
 from m2unet.workflows.evaluate import Evaluation, evaluate_scans
 from m2unet.workflows.run_folder import RunFolder
@@ -174,3 +177,20 @@ def test_cross_validation_skips_finished_folds(recoded: Manifest, tiny_config: C
     assert summary["folds"] == [0, 2]
     splits = job.splits()
     assert {s for split in splits for s in split.test} == {row.scan_id for row in recoded.rows}
+
+
+def test_folds_are_trained_on_the_device_asked_for(
+    cohort: Manifest, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def stop(job: object, *, world: World, progress: object) -> None:
+        seen.append(str(world.device))
+        raise RunError("enough")
+
+    monkeypatch.setattr("m2unet.workflows.crossval.train_method", stop)
+    store = Store.create(tmp_path / "store", tiny_config.prepare)
+    for device in ("cpu", "cuda:1"):
+        with pytest.raises(RunError, match="enough"):
+            CrossValidation(cohort, store, tiny_config, tmp_path / "cv", device=device).run(folds=3)
+    assert seen == ["cpu", "cuda:1"]

@@ -21,6 +21,7 @@ from m2unet.cli.phantom import phantom
 from m2unet.cli.predict import predict
 from m2unet.cli.prepare import prepare
 from m2unet.cli.quantify import quantify
+from m2unet.cli.reproduce import reproduce
 from m2unet.cli.train import train
 from m2unet.errors import M2UNetError
 
@@ -50,7 +51,20 @@ def main(
         raise typer.Exit
 
 
-for _command in (demo, check, predict, quantify, followup, phantom, prepare, train, crossval, evaluate, info):
+for _command in (
+    demo,
+    check,
+    predict,
+    quantify,
+    followup,
+    phantom,
+    prepare,
+    train,
+    crossval,
+    evaluate,
+    reproduce,
+    info,
+):
     app.command(_command.__name__)(_command)
 app.command("import")(import_data)
 app.command("combine")(combine_manifests)

@@ -118,9 +118,7 @@ class Measurer:
         return self._model
 
 
-def measure_all(
-    measurer: Measurer, rows: Sequence[ManifestRow], codes: CodeSystem, step: Any
-) -> dict[str, Measured]:
+def measure_all(measurer: Measurer, rows: Sequence[ManifestRow], codes: CodeSystem, step: Any) -> dict[str, Measured]:
     """Every scan by name, in order; ``step(done, total)`` is called after each.
 
     Raises:

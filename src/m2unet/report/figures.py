@@ -40,14 +40,15 @@ def save_comparison(path: Path, rows: Sequence[Sequence[Panel]], *, title: str =
 
 
 def save_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "", footer: str = "") -> None:
-    """A grid of panels with the lobes' legend, as PNG, written atomically."""
+    """A grid of panels, with a legend of the lobes where one shows them, as PNG or SVG by the path's ending."""
     figure, axes = _subplots(len(rows), max(map(len, rows)), 3.0)
     for axis in axes.flat:
         axis.set_axis_off()
     for line, panels in zip(axes, rows, strict=True):
         for axis, panel in zip(line, panels, strict=False):
             _draw(axis, panel)
-    _legend(figure)
+    if any(panel.lobes is not None for line in rows for panel in line):
+        _legend(figure)
     figure.suptitle(title, fontsize=11)
     figure.text(0.01, 0.005, footer, fontsize=8, color="0.35")
     _save(figure, path)
@@ -126,7 +127,7 @@ class RocCurve:
 
 
 def save_roc(path: Path, curves: Sequence[RocCurve], *, footer: str = "") -> None:
-    """ROC curves of the severe class, as PNG."""
+    """ROC curves of the severe class, as PNG or SVG by the path's ending."""
     figure, axes = _subplots(1, 1, 4.2)
     axis = axes[0][0]
     axis.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
@@ -152,5 +153,9 @@ def _subplots(rows: int, columns: int, inches: float) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    """As the ending says, PNG or SVG; the same figure gives the same file."""
+    import matplotlib as mpl
+
+    kind = path.suffix.removeprefix(".").lower() or "png"
+    with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "m2unet"}):
+        figure.savefig(temporary, dpi=110, format=kind, metadata={"Date": None} if kind == "svg" else None)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from m2unet.cohort.folds import Split, load_folds, make_folds, save_folds
 from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.store import Store
 from m2unet.config import Config
 from m2unet.evaluation.summary import ResultsTable, Spread, summarise_folds
 from m2unet.files import write_json, write_text
+from m2unet.training.distributed import World
 from m2unet.workflows.evaluate import evaluate_scans
 from m2unet.workflows.methods import load_method, measurements_of, train_method
 from m2unet.workflows.progress import Progress
@@ -33,7 +36,7 @@ class CrossValidation:
         out: gets ``folds.json``, ``fold0`` ... and the summary.
         by: whether patients (default) or scans are kept together.
         trained_on: what the scans are, in words.
-        device: where to predict.
+        device: where to train and predict.
     """
 
     manifest: Manifest
@@ -58,7 +61,7 @@ class CrossValidation:
         run = RunFolder(self.out / f"fold{fold}")
         if not run.summary.is_file():
             job = TrainJob(self.store, split, self.config, run.path, self.trained_on, resume=True)
-            train_method(job, progress=progress)
+            train_method(job, world=World(device=torch.device(self.device)), progress=progress)
             predictor = load_method(run.path, device=self.device, cache=measurements_of(self.store))
             evaluate_scans(
                 predictor,

@@ -54,12 +54,15 @@ def train_method(job: TrainJob, *, world: World | None = None, progress: Progres
     return _train_handcrafted(job, progress or NoProgress())
 
 
-def load_method(run: str | Path, *, device: str = "cpu", cache: Path | None = None) -> AnyPredictor:
+def load_method(
+    run: str | Path, *, device: str = "cpu", engine: str = "reference", cache: Path | None = None
+) -> AnyPredictor:
     """Load whatever a run folder holds.
 
     Args:
         run: a run folder, or a model folder.
         device: where networks compute.
+        engine: what computes networks, see :data:`m2unet.inference.engine.ENGINES`.
         cache: folder of finished measurements of scans, for handcrafted methods.
 
     Raises:
@@ -67,7 +70,7 @@ def load_method(run: str | Path, *, device: str = "cpu", cache: Path | None = No
     """
     if is_handcrafted(find_model(Path(run))):
         return HandcraftedPredictor.load(run, device=device, cache=cache)
-    return Predictor.load(run, device=device)
+    return Predictor.load(run, device=device, engine=engine)
 
 
 def measurements_of(store: Store) -> Path:
