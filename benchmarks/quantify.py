@@ -107,7 +107,7 @@ def table(rows: list[Row], size: str, seed: int) -> str:
 
     steps = np.array([s for r in rows for s in r.region_steps])
     lobar = np.array([s for r in rows for s in r.lobe_steps])
-    sums = np.array([r.sums for r in rows if r.sums is not None])
+    sums = [r.sums for r in rows if r.sums is not None]
     common = sum(r.common for r in rows)
     volumes = [e for r in rows for e in r.volume_errors]
     errors = [r.found_percent - r.true_percent for r in rows]
@@ -135,11 +135,20 @@ def table(rows: list[Row], size: str, seed: int) -> str:
         f"| regions within one step | {100 * mean(list(steps <= 1)):.1f} % |",
         f"| lobes (0-5) scored exactly | {100 * mean(list(lobar == 0)):.1f} % |",
         f"| lobes within one step | {100 * mean(list(lobar <= 1)):.1f} % |",
-        f"| severity score (0-40): mean error | {np.abs(sums[:, 0] - sums[:, 1]).mean():.2f} |",
-        f"| same side of 19.5 | {100 * np.mean((sums > 19.5)[:, 0] == (sums > 19.5)[:, 1]):.0f} % |",
+        f"| severity score (0-40): scans that have one | {len(sums)} |",
+        *_sum_lines(np.array(sums)),
         f"| seconds a scan, one thread | {mean([r.seconds for r in rows]):.1f} |",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sum_lines(sums: NDArray[np.int64]) -> list[str]:
+    if not len(sums):
+        return []
+    return [
+        f"| severity score (0-40): mean error | {np.abs(sums[:, 0] - sums[:, 1]).mean():.2f} |",
+        f"| same side of 19.5 | {100 * np.mean((sums > 19.5)[:, 0] == (sums > 19.5)[:, 1]):.0f} % |",
+    ]
 
 
 def _range(values: list[float]) -> str:

@@ -79,6 +79,13 @@ def probe(page: Path, script: str, profile: Path, size: tuple[int, int] = (700, 
     return answer
 
 
+def printed_pages(page: Path, pdf: Path) -> int:
+    """Print a page to PDF as a reader would, and count its sheets."""
+    command = [find_chromium(), *FLAGS, f"--user-data-dir={pdf.with_suffix('')}", "--no-pdf-header-footer"]
+    subprocess.run([*command, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, timeout=280, check=False)
+    return len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes()))
+
+
 def requested(log: Path) -> list[str]:
     """What pages asked a network for, from Chromium's log of its network; the browser's own requests have no origin."""
     found = json.loads(log.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import pytest
 from m2unet.report.cohort_page import CohortCase
 from m2unet.workflows.cohort_page import write_cohort_page
 
-from .browser import probe
+from .browser import printed_pages, probe
 from .conftest import WrittenCase
 
 # Counts pixels of the canvas in a 2-D copy: how many are lit, how many coloured, and how many look like one colour.
@@ -181,3 +181,10 @@ def test_the_report_opens_alone(written: WrittenCase, tmp_path: Path) -> None:
     found = probe(page, script, tmp_path / "profile", (1200, 900))
     assert found["width"] == 1600 and found["wide"] <= 0 and found["sections"] >= 9
     assert offline(found)
+
+
+def test_the_report_prints_on_one_page(written: WrittenCase, tmp_path: Path) -> None:
+    assert printed_pages(written.folder / "report.html", tmp_path / "report.pdf") == 1
+    long = tmp_path / "long.html"
+    long.write_text("<!doctype html><head><title>x</title></head><body>" + "<p>line</p>" * 200)
+    assert printed_pages(long, tmp_path / "long.pdf") > 1

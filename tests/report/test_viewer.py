@@ -18,7 +18,16 @@ from scipy import ndimage
 from m2unet.ct.volume import from_source
 from m2unet.report import viewer
 from m2unet.report.montage import Scene
-from m2unet.report.viewer import install_assets, make_view, shrink_factors, shrink_image, shrink_mask
+from m2unet.report.viewer import (
+    Layer,
+    View,
+    install_assets,
+    make_view,
+    shrink_factors,
+    shrink_image,
+    shrink_mask,
+    write_viewer,
+)
 
 from .conftest import WrittenCase
 from .pages import read_page
@@ -155,3 +164,15 @@ def test_shrinking_is_the_mean_and_the_vote_of_whole_blocks() -> None:
         counts[0] += int(np.sum(block == 4))  # a code that is not asked for is nothing
     votes = np.array([np.argmax(counts) for counts in expected]).reshape(3, 2, 3)
     assert np.array_equal(shrink_mask(mask, (2, 4, 3), (1, 5)), votes)
+
+
+@pytest.mark.parametrize(("spacing", "outlined"), [((4.0, 1.6, 1.6), True), ((4.1, 1.6, 1.6), False)])
+def test_thick_slices_begin_without_outlines(
+    written: WrittenCase, tmp_path: Path, spacing: tuple[float, float, float], outlined: bool
+) -> None:
+    scan = written.document.scan.model_copy(update={"spacing_mm": spacing})
+    view = make_view(written.prediction.volume, Scene(written.prediction.volume.array, None, None, spacing))
+    layers = (*view.layers, Layer("lobes", "Lobes", "labels", view.layers[0].nifti))
+    write_viewer(tmp_path, written.document.model_copy(update={"scan": scan}), View(layers))
+    text = (tmp_path / "viewer.html").read_text()
+    assert ('id="outline" checked' in text) is outlined and ("Outlines go round" in text) is not outlined

@@ -36,6 +36,9 @@ ASSETS = ("niivue.umd.js", "niivue.LICENSE.txt")
 MOST_VOXELS = 8_000_000
 """Larger scans are shown coarser, so that a page stays near ten megabytes."""
 
+THICK = 2.5
+"""Slices thicker than this many pixels begin without outlines: NiiVue draws them through the slices too."""
+
 HU_STEP, HU_LOWEST = 8, -1024
 """The CT is shown in 256 steps from -1024 HU on: enough for lung and mediastinum, a quarter of the size."""
 
@@ -105,11 +108,18 @@ def write_viewer(folder: Path, document: ResultDocument, view: View, assets: str
     coarser = " × ".join(f"{step:.2f}" for step in view.coarser_mm or ())
     data = json.dumps({"focus": view.focus, "layers": [layer.to_dict() for layer in layers]}, ensure_ascii=True)
     write_text(folder / DATA_FILE, f"window.m2unetView = {data};\n")
+    z, *plane = view.coarser_mm[::-1] if view.coarser_mm else document.scan.spacing_mm
     page = (
         environment()
         .get_template("viewer.html.j2")
         .render(
-            document=document, layers=layers, assets=assets, data=DATA_FILE, window=list(LUNG_WINDOW), coarser=coarser
+            document=document,
+            layers=layers,
+            assets=assets,
+            data=DATA_FILE,
+            window=list(LUNG_WINDOW),
+            coarser=coarser,
+            outlines=z <= THICK * min(plane),
         )
     )
     write_text(folder / VIEWER_FILE, page)

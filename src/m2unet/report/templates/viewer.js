@@ -30,7 +30,7 @@
     fontColor: [1, 0.76, 0.1, 1],
     showAllOrientationMarkers: true,
     fontMinPx: 15,
-    atlasOutline: document.getElementById("outline") ? 1 : 0,
+    atlasOutline: document.getElementById("outline")?.checked ? 1 : 0,
     logLevel: "silent",
   });
   const visible = {};
