@@ -64,6 +64,7 @@ class ModelConfig(_Section):
     bag_concepts: int = Field(128, ge=1, description="GCP concepts at the image level")
     classes: Literal[6, 7] = Field(7, description="background, five lobes, and with 7 airway/other")
     position: bool = Field(False, description="three more input channels holding each pixel's position")
+    context: int = Field(0, ge=0, le=8, description="chest_unet: slices seen above and below the one segmented")
     pooling_norm: Literal["batch", "bias", "none"] = Field("batch", description="R(w) of Eq. 2")
     similarity: Literal["cosine", "dot"] = "cosine"
     activation: bool = Field(False, description="ReLU after the 1x1 convolutions that follow each GCP")

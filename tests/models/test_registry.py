@@ -7,11 +7,12 @@ import torch
 
 from m2unet.config import ModelConfig
 from m2unet.errors import ModelError
+from m2unet.models.chest_unet import height_channel
 from m2unet.models.norm import BatchNorm
 from m2unet.models.registry import MODELS, build_model, model_names
 from tests.models.samples import PATCH, make_batch, small_config, small_model, warm
 
-NAMES = ["m2unet", "cls_only", "seg_only", "unet", "unetpp", "gated_mil", "resnet50_max"]
+NAMES = ["m2unet", "cls_only", "seg_only", "unet", "unetpp", "chest_unet", "gated_mil", "resnet50_max"]
 SOME = torch.tensor([True, False])
 
 
@@ -21,7 +22,9 @@ def test_names() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"vnet.*m2unet, cls_only, seg_only, unet, unetpp, gated_mil, resnet50_max"):
+    with pytest.raises(
+        ModelError, match=r"vnet.*m2unet, cls_only, seg_only, unet, unetpp, chest_unet, gated_mil, resnet50_max"
+    ):
         build_model(ModelConfig(name="vnet"))
 
 
@@ -116,6 +119,8 @@ def test_embeddings_or_segments_give_the_forward_pass(name: str) -> None:
     images = batch.inputs(position=False)
     output = model(batch, torch.tensor([True, True]))
     if "lobes" in model.tasks:
+        if name == "chest_unet":
+            images = height_channel(images, torch.full((len(images),), torch.nan))
         torch.testing.assert_close(model.segment(images), output.lobes)
     else:
         with pytest.raises(ModelError, match="no lobes"):

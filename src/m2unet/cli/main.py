@@ -22,6 +22,7 @@ from m2unet.cli.predict import predict
 from m2unet.cli.prepare import prepare
 from m2unet.cli.quantify import quantify
 from m2unet.cli.reproduce import reproduce
+from m2unet.cli.synthetic import synthetic
 from m2unet.cli.train import train
 from m2unet.errors import M2UNetError
 
@@ -60,6 +61,7 @@ for _command in (
     phantom,
     prepare,
     train,
+    synthetic,
     crossval,
     evaluate,
     reproduce,

@@ -13,8 +13,11 @@ from m2unet.cli.common import Device, Engine, LobeCodes, Out, code_system, say
 
 def predict(
     scans: Annotated[list[Path], typer.Argument(help="CT files, DICOM folders, or a manifest (.csv).")],
-    model: Annotated[Path, typer.Option("--model", help="A run folder, e.g. runs/demo.")],
     out: Out,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="A run folder, e.g. runs/demo [default: the lobe model shipped with m2unet]."),
+    ] = None,
     mask_format: Annotated[
         str | None, typer.Option("--mask-format", help=".nii.gz, .mha or .nrrd [default: the input's own].")
     ] = None,

@@ -165,6 +165,11 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
             "no air-filled lung; a warning where the scan is less than 10 cm high",
             "give a chest CT",
         ),
+        "chest-uncertain": Kind(
+            _W,
+            "the slices do not follow each other as those of a chest do",
+            "check that it is a chest CT; look at the lobes",
+        ),
         "lungs-cut-off": Kind(
             _W, "lung reaches the border of the scan", "volumes and severity cover a part of the lungs"
         ),

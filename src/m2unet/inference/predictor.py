@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from m2unet.inference.confidence import Confidence, Judgement, read_confidence
 from m2unet.inference.engine import accelerate
 from m2unet.inference.explain import Explanation, explain_severity
 from m2unet.inference.lobes import segment_lobes
+from m2unet.inference.lung_edge import lobes_on_volume
 from m2unet.inference.network import Network
 from m2unet.inference.severity import SeverityEstimate, estimate_severity
+from m2unet.inference.whole_chest import check_chest, score_chest
+from m2unet.models.chest_unet import ChestUNet
 from m2unet.models.weights import load_model
 
 
@@ -95,8 +99,10 @@ class Predictor:
         self.confidence = confidence or Confidence()
 
     @classmethod
-    def load(cls, run: str | Path, *, device: str | torch.device = "cpu", engine: str = "reference") -> Predictor:
-        """Load the model of a run folder, or a model folder itself.
+    def load(
+        cls, run: str | Path | None = None, *, device: str | torch.device = "cpu", engine: str = "reference"
+    ) -> Predictor:
+        """Load the model of a run folder, or a model folder itself; None loads the one that ships with the package.
 
         Args:
             run: the folder.
@@ -107,7 +113,7 @@ class Predictor:
             ModelError: if there is no model there, or its files are damaged.
             ConfigError: if the engine is unknown, not installed, or not for this device.
         """
-        folder = find_model(Path(run))
+        folder = packaged_model() if run is None else find_model(Path(run))
         loaded = load_model(folder)
         target = torch.device(device)
         model, computed_by = accelerate(loaded.model, engine, target)
@@ -145,6 +151,8 @@ class Predictor:
         clock = _Clock(seconds)
         volume = scan if isinstance(scan, Volume) else read_scan(scan)
         clock.lap("read")
+        if isinstance(self.network, ChestUNet):
+            return self._whole_chest(volume, clock, lobes=lobes)
         prepared = prepare_volume(volume, self.config.prepare)
         clock.lap("prepare")
         tasks = self.network.tasks
@@ -163,6 +171,30 @@ class Predictor:
             clock.lap("severity")
         judgement = None if estimate is None else self.confidence.judge(estimate, volume.findings)
         return Prediction(volume, mask, estimate, self.identity, seconds, explanation, judgement, self.confidence)
+
+    def _whole_chest(self, volume: Volume, clock: _Clock, *, lobes: bool) -> Prediction:
+        """By the whole-chest network, which places the slices itself and has no severity."""
+        assert isinstance(self.network, ChestUNet)
+        if not lobes:
+            return Prediction(volume, None, None, self.identity, clock.seconds)
+        found = score_chest(self.network, volume, self.config, device=self.device)
+        volume = replace(volume, findings=volume.findings + check_chest(found, volume.findings))
+        clock.lap("network")
+        mask = lobes_on_volume(volume, found)
+        clock.lap("edge")
+        return Prediction(volume, mask, None, self.identity, clock.seconds)
+
+
+def packaged_model() -> Path:
+    """Folder of the model that ships with the package, trained on synthetic images alone.
+
+    Raises:
+        ModelError: if this installation lacks it.
+    """
+    folder = Path(str(resources.files("m2unet") / "weights" / "synthetic"))
+    if not (folder / "model.json").is_file():
+        raise ModelError("This installation lacks the model that ships with the package", mend="install m2unet again")
+    return folder
 
 
 def find_model(run: Path) -> Path:

@@ -47,6 +47,12 @@ def _unetpp(config: ModelConfig) -> SeverityModel:
     return UNetPlusPlus(config)
 
 
+def _chest_unet(config: ModelConfig) -> SeverityModel:
+    from m2unet.models.chest_unet import ChestUNet
+
+    return ChestUNet(config)
+
+
 def _gated_mil(config: ModelConfig) -> SeverityModel:
     from m2unet.models.gated_mil import GatedMIL
 
@@ -65,6 +71,7 @@ _ENTRIES = (
     ModelEntry("seg_only", "M²UNet without its multi-instance stages: lobes alone", _m2unet(LOBES)),
     ModelEntry("unet", "U-Net: lobes alone (Ronneberger et al. 2015)", _unet),
     ModelEntry("unetpp", "U-Net++: lobes alone (Zhou et al. 2018)", _unetpp),
+    ModelEntry("chest_unet", "U-Net for whole slices with neighbours and height as channels: lobes alone", _chest_unet),
     ModelEntry("gated_mil", "gated attention over patches: severity alone (Ilse et al. 2018)", _gated_mil),
     ModelEntry("resnet50_max", "ResNet-50 on each patch, maximum over the scan: severity alone", _resnet_max),
 )

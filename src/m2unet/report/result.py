@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 NOTICE = "Research use only. Not a medical device; not for diagnosis or treatment."
 NOT_CALIBRATED = "The probability is not calibrated: read it as a score from 0 to 1, not as a risk."
 PHANTOM_WARNING = "Trained on digital phantoms; not for patients."
+SYNTHETIC_WARNING = "Lobes by a network that was trained on invented images alone: look at them before using a figure."
 
 
 class _Part(BaseModel):

@@ -19,6 +19,17 @@ from m2unet.report.result import (
 )
 
 EVIDENCE_FILE = "evidence.png"
+SYNTHETIC_PRESET = "synthetic"
+SYNTHETIC_REASON = (
+    "the model that ships with m2unet was trained on synthetic images alone and gives lobes; a probability of severity "
+    "needs a model trained on patients (m2unet train, then --model)"
+)
+
+
+def _reason(prediction: Prediction) -> str:
+    if prediction.model.preset == SYNTHETIC_PRESET:
+        return SYNTHETIC_REASON
+    return "the model does not classify severity"
 
 
 def severity_part(prediction: Prediction, heat: str | None) -> SeverityPart:
@@ -30,7 +41,7 @@ def severity_part(prediction: Prediction, heat: str | None) -> SeverityPart:
     """
     estimate, judged = prediction.severity, prediction.judgement
     if estimate is None:
-        return SeverityPart(probability=None, spread=None, reason="the model does not classify severity")
+        return SeverityPart(probability=None, spread=None, reason=_reason(prediction))
     explanation = None if prediction.explanation is None else _explanation_part(prediction, heat)
     if judged is None or prediction.confidence is None:
         return SeverityPart(

@@ -1,0 +1,29 @@
+"""``m2unet synthetic``: train the lobe network that ships with the package, on invented images alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2unet.cli.common import Out, say
+
+
+def synthetic(
+    out: Out,
+    chests: Annotated[int, typer.Option("--chests", min=1, help="Phantom chests to train on.")] = 150,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 6000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    pool: Annotated[
+        Path | None, typer.Option("--pool", help="Folder of drawn chests to share [default: OUT/pool].")
+    ] = None,
+) -> None:
+    """Train the whole-chest lobe network without any patient's data. Called again, an interrupted run goes on."""
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.training.invented import InventedTraining
+    from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
+
+    job = SyntheticJob(out, chests=chests, settings=InventedTraining(steps=steps, seed=seed), pool=pool)
+    model = train_synthetic(job, progress=TerminalProgress())
+    say(f"The model is in {model}. Next: m2unet predict SCAN --model {out} --out DIR")

@@ -1,0 +1,142 @@
+"""Lobes of a whole scan by the whole-chest network, in two passes: first where each slice lies, then the lobes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2unet.config import Config
+from m2unet.ct.findings import Finding, QualityError, finding
+from m2unet.ct.volume import Volume
+from m2unet.ct.window import apply_window
+from m2unet.inference.chest_grid import PIXEL_MM, ChestGrid, to_chest_grid
+from m2unet.inference.chest_height import HeightFit, fit_heights
+from m2unet.models.chest_unet import ChestUNet, height_channel
+
+FloatArray = NDArray[np.float32]
+
+NEIGHBOUR_STEP = 2
+"""Working slices between a slice and its next channel: 6 mm, as in training."""
+BATCH = 8
+SMALL_MM = 100.0
+LEAST_ML = 250.0
+"""Less lung than this, in a scan at least 10 cm high, is no chest."""
+MOST_ERROR = 0.25
+"""Mean deviation of the slices' heights, by half the lungs' height, above which the scan may be no chest."""
+AIR_HU = -1000
+AIRWAY = 6
+
+
+@dataclass(frozen=True)
+class ChestScores:
+    """What the network says of a scan on the working grid.
+
+    Attributes:
+        grid: the working grid.
+        scores: ``[7, z, y, x]`` float16 class probabilities.
+        height: where the slices lie; None where no lung was found.
+    """
+
+    grid: ChestGrid
+    scores: NDArray[np.float16]
+    height: HeightFit | None
+
+    @property
+    def lung_ml(self) -> float:
+        """Volume of all lobes on the working grid."""
+        codes = self.scores.argmax(0)
+        return float(((codes > 0) & (codes < AIRWAY)).sum() * self.grid.voxel_ml)
+
+
+def score_chest(
+    model: ChestUNet,
+    volume: Volume,
+    config: Config,
+    *,
+    device: torch.device | None = None,
+    heights: Sequence[float] | None = None,
+) -> ChestScores:
+    """Run the network over a scan.
+
+    Args:
+        model: in evaluation mode.
+        volume: the scan.
+        config: of the model.
+        device: where the model is.
+        heights: of the working slices, to override what the network finds.
+    """
+    grid = to_chest_grid(volume)
+    images = apply_window(_padded(grid.hu, model.stride), config.window)
+    device = device or torch.device("cpu")
+    count = len(images)
+    size = grid.hu.shape[1:]
+    unknown = np.full(count, np.nan, np.float32)
+    fit = None
+    if heights is None:
+        scores, place = _run(model, images, unknown, size, device)
+        codes = scores.argmax(0)
+        area = ((codes > 0) & (codes < AIRWAY)).sum(axis=(1, 2)) * np.float32(PIXEL_MM**2 / 100)
+        fit = fit_heights(place, area.astype(np.float32), grid.step_mm)
+        if fit is None:
+            return ChestScores(grid, scores, None)
+        given = fit.heights
+    else:
+        given = np.asarray(heights, np.float32)
+    scores, _ = _run(model, images, given, size, device)
+    return ChestScores(grid, scores, fit)
+
+
+def check_chest(found: ChestScores, known: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Findings about a scan that does not look like a chest.
+
+    Args:
+        found: the network's scores.
+        known: findings of the reading; an absence of lungs is not told twice.
+
+    Raises:
+        QualityError: the network finds next to no lung in a scan at least 10 cm high.
+    """
+    extent = len(found.grid.hu) * found.grid.step_mm
+    low = extent < SMALL_MM
+    if found.height is None or found.lung_ml < LEAST_ML * min(1.0, extent / SMALL_MM):
+        told = finding("lungs-absent", f"{found.lung_ml:.0f} ml by the network", "warning" if low else "error")
+        if not low:
+            raise QualityError((*known, told))
+        return (told,)
+    if found.height.error > MOST_ERROR:
+        return (finding("chest-uncertain", f"slices deviate by {50 * found.height.error:.0f} % of the lungs' height"),)
+    return ()
+
+
+@torch.inference_mode()
+def _run(
+    model: ChestUNet, images: FloatArray, heights: FloatArray, size: tuple[int, ...], device: torch.device
+) -> tuple[NDArray[np.float16], FloatArray]:
+    count, context = len(images), model.config.context
+    offsets = NEIGHBOUR_STEP * np.arange(-context, context + 1)
+    scores = np.empty((model.config.classes, count, *size), np.float16)
+    place = np.empty((count, 2), np.float32)
+    for start in range(0, count, BATCH):
+        at = np.arange(start, min(start + BATCH, count))
+        stack = torch.from_numpy(images[np.clip(at[:, None] + offsets, 0, count - 1)]).to(device)
+        given = torch.from_numpy(heights[at]).to(device)
+        batch = height_channel(stack, given).contiguous(memory_format=torch.channels_last)
+        logits, where = model.segment_and_locate(batch)
+        scores[:, at] = _scores(logits, size)
+        place[at] = where.float().cpu().numpy()
+    return scores, place
+
+
+def _scores(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:
+    cut = logits[:, :, : size[0], : size[1]].float().softmax(1)
+    return cut.transpose(0, 1).half().cpu().numpy()
+
+
+def _padded(hu: FloatArray, stride: int) -> FloatArray:
+    _, height, width = hu.shape
+    return np.pad(hu, ((0, 0), (0, -height % stride), (0, -width % stride)), constant_values=AIR_HU)

@@ -1,0 +1,89 @@
+"""Training samples without end: sample *i* of a seed is always the same, whatever was drawn before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.config import WindowConfig
+from m2unet.ct.window import apply_window
+from m2unet.phantom.grid import FloatArray
+from m2unet.phantom.randomised.disease import DiseaseKnobs, add_disease
+from m2unet.phantom.randomised.pool import Chest, ChestPool
+from m2unet.phantom.randomised.scanner import ScannerKnobs, scan_slab
+from m2unet.phantom.randomised.space import Slab, SpaceKnobs, cut_slab
+from m2unet.phantom.randomised.tissues import TissueKnobs, paint_tissues
+
+REACH = 2
+"""Slices on each side that the network sees with the one it segments."""
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Everything that is drawn for a slab of a chest.
+
+    Attributes:
+        space, tissues, disease, scanner: by subject.
+        edge_share: share of slabs at an end of the scan: slices beyond it repeat the last one.
+        single_share: share of slabs whose slices stand alone, as in a scan of one or two slices.
+    """
+
+    space: SpaceKnobs = field(default_factory=SpaceKnobs)
+    tissues: TissueKnobs = field(default_factory=TissueKnobs)
+    disease: DiseaseKnobs = field(default_factory=DiseaseKnobs)
+    scanner: ScannerKnobs = field(default_factory=ScannerKnobs)
+    edge_share: float = 0.12
+    single_share: float = 0.06
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The middle slices of one slab with their neighbours.
+
+    Attributes:
+        images: ``[n, 5, y, x]`` float32 in [0, 1], the slice to segment in the middle channel.
+        labels: ``[n, y, x]`` uint8: lobes, 6 airway.
+        heights: ``[n]`` float32, -1 at the lungs' base, 1 at their apex.
+    """
+
+    images: FloatArray
+    labels: NDArray[np.uint8]
+    heights: FloatArray
+
+
+def invent_slab(chest: Chest, rng: np.random.Generator, knobs: Knobs | None = None) -> Slab:
+    """Cut a slab from a chest and invent everything about its look."""
+    k = knobs or Knobs()
+    slab = cut_slab(chest, rng, k.space)
+    paint_tissues(slab, rng, k.tissues)
+    add_disease(slab, rng, k.disease)
+    scan_slab(slab, rng, k.scanner)
+    return slab
+
+
+def draw_samples(pool: ChestPool, seed: int, number: int, window: WindowConfig, knobs: Knobs | None = None) -> Samples:
+    """Samples of slab ``number`` of this seed.
+
+    Args:
+        pool: the chests.
+        seed, number: all chance.
+        window: of the network.
+        knobs: what is drawn; the defaults if None.
+    """
+    k = knobs or Knobs()
+    rng = np.random.default_rng([seed, 7, number])
+    slab = invent_slab(pool[int(rng.integers(len(pool)))], rng, k)
+    images = apply_window(slab.hu, window)
+    count = len(images)
+    low, high = 0, count - 1
+    if rng.random() < k.edge_share:
+        low, high = (
+            (0, int(rng.integers(REACH, count))) if rng.random() < 0.5 else (int(rng.integers(count - REACH)), high)
+        )
+    alone = rng.random() < k.single_share
+    chosen = [i for i in range(REACH, count - REACH) if low <= i <= high] or [min(max(low, REACH), high)]
+    offsets = np.arange(-REACH, REACH + 1) * (not alone)
+    stacks = np.stack([images[np.clip(i + offsets, low, high)] for i in chosen])
+    return Samples(stacks, slab.lobes[chosen], slab.height[chosen])

@@ -1,0 +1,138 @@
+"""Where a slab lies in a chest and how it is bent: position, size, tilt, rotation, elastic deformation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from m2unet.phantom.grid import FloatArray
+from m2unet.phantom.randomised.pool import FISSURE_STEP_MM, PLEURA_STEP_MM, SPACING_MM, Chest
+from m2unet.phantom.smooth import SmoothField
+
+PIXEL_MM = 2.0
+STEP_MM = 6.0
+"""Grid of the slabs: pixel, and distance of slices."""
+
+
+@dataclass(frozen=True)
+class SpaceKnobs:
+    """How slabs are cut from chests.
+
+    Attributes:
+        size: shape of a slab's slices in pixels of 2 mm, ``(y, x)``.
+        slices: slices of a slab, 6 mm apart.
+        zoom: range of the magnification common to y and x.
+        stretch: standard deviation of the log of the magnifications of y and x against each other.
+        step: range of the distance of slices, by 6 mm.
+        shift_mm: standard deviation of the body's place in the picture, ``(y, x)``.
+        rotation_degrees: standard deviation of the turn in the picture's plane.
+        tilt_degrees: standard deviation of the slices' tilt from head to back.
+        bend_mm: standard deviation of the elastic deformation.
+        bend_scale_mm: range of the distance of its lattice points.
+        beyond_share: share of slabs that may lie in neck or abdomen; the others have their middle in the lungs.
+        beyond: how far these reach below and above the lungs, by the lungs' height.
+    """
+
+    size: tuple[int, int] = (160, 192)
+    slices: int = 8
+    zoom: tuple[float, float] = (0.84, 1.22)
+    stretch: float = 0.05
+    step: tuple[float, float] = (0.75, 1.3)
+    shift_mm: tuple[float, float] = (14.0, 16.0)
+    rotation_degrees: float = 6.0
+    tilt_degrees: float = 5.0
+    bend_mm: float = 4.0
+    bend_scale_mm: tuple[float, float] = (35.0, 80.0)
+    beyond_share: float = 0.2
+    beyond: tuple[float, float] = (0.35, 0.25)
+
+
+@dataclass
+class Slab:
+    """A slab of slices before and while its look is invented; arrays ``[s, y, x]``.
+
+    Attributes:
+        hu: float32.
+        lobes: uint8, 6 airway.
+        fissure_mm, pleura_mm: float32, distance from the nearest fissure, depth below the pleura.
+        height: float32 ``[s]``, -1 at the lungs' base, 1 at the apex.
+    """
+
+    hu: FloatArray
+    lobes: NDArray[np.uint8]
+    fissure_mm: FloatArray
+    pleura_mm: FloatArray
+    height: FloatArray
+
+    def smooth(self, rng: np.random.Generator, scale_mm: float) -> FloatArray:
+        """A smooth random field over the slab, mean 0, standard deviation 1."""
+        return smooth_field(self.hu.shape, rng, scale_mm)
+
+
+def smooth_field(shape: tuple[int, ...], rng: np.random.Generator, scale_mm: float) -> FloatArray:
+    """A smooth random field over slices of the slabs' grid."""
+    steps = (STEP_MM, PIXEL_MM, PIXEL_MM)
+    axes = [step * np.arange(count, dtype=np.float32) for count, step in zip(shape, steps, strict=True)]
+    high = (float(axes[0][-1]), float(axes[1][-1]), float(axes[2][-1]))
+    return SmoothField(rng, (0.0, 0.0, 0.0), high, scale_mm).on(axes[0], axes[1], axes[2])
+
+
+def cut_slab(chest: Chest, rng: np.random.Generator, knobs: SpaceKnobs) -> Slab:
+    """Cut a bent slab out of a chest."""
+    depth = chest.hu.shape[0]
+    extent = chest.apex - chest.base
+    step = STEP_MM / SPACING_MM[0] * float(rng.uniform(*knobs.step))
+    if rng.random() < knobs.beyond_share:
+        middle = rng.uniform(chest.base - knobs.beyond[0] * extent, chest.apex + knobs.beyond[1] * extent)
+    else:
+        middle = rng.uniform(chest.base, chest.apex)
+    levels = middle + step * (np.arange(knobs.slices) - (knobs.slices - 1) / 2)
+    levels = np.clip(levels, 0, depth - 1).astype(np.float32)
+    places = _places(chest, levels, rng, knobs)
+    lobes = map_coordinates(chest.maps[0], np.rint(places).astype(np.int32), order=0, mode="constant", cval=0)
+    return Slab(
+        hu=_linear(chest.hu, places, -1000),
+        lobes=lobes,
+        fissure_mm=_linear(chest.maps[1], places, 255) * np.float32(FISSURE_STEP_MM),
+        pleura_mm=_linear(chest.maps[2], places, 0) * np.float32(PLEURA_STEP_MM),
+        height=(2 * (levels - chest.base) / extent - 1).astype(np.float32),
+    )
+
+
+def _linear(values: NDArray[Any], places: FloatArray, beyond: float) -> FloatArray:
+    return map_coordinates(values, places, output=np.float32, order=1, mode="constant", cval=beyond, prefilter=False)
+
+
+def _places(chest: Chest, levels: FloatArray, rng: np.random.Generator, knobs: SpaceKnobs) -> FloatArray:
+    """Voxel coordinates ``[3, s, y, x]`` in the chest of every pixel of the slab."""
+    rows, columns = knobs.size
+    shape = (len(levels), rows, columns)
+    y = (np.arange(rows, dtype=np.float32) - (rows - 1) / 2)[:, None] * np.float32(PIXEL_MM)
+    x = (np.arange(columns, dtype=np.float32) - (columns - 1) / 2)[None] * np.float32(PIXEL_MM)
+    zoom = rng.uniform(*knobs.zoom) * np.exp(knobs.stretch * rng.standard_normal(2))
+    angle = np.deg2rad(knobs.rotation_degrees * rng.standard_normal())
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    turned_y = (cos * y + sin * x) / np.float32(zoom[0])
+    turned_x = (cos * x - sin * y) / np.float32(zoom[1])
+    shift = rng.standard_normal(2) * knobs.shift_mm
+    scale = rng.uniform(*knobs.bend_scale_mm)
+    bend = [knobs.bend_mm * smooth_field(shape, rng, scale) for _ in range(3)]
+    tilt = np.tan(np.deg2rad(knobs.tilt_degrees * rng.standard_normal()))
+    places = np.empty((3, *shape), np.float32)
+    places[0] = levels[:, None, None] + (bend[0] + np.float32(tilt) * turned_y) / np.float32(SPACING_MM[0])
+    np.clip(places[0], 0, chest.hu.shape[0] - 1, out=places[0])
+    centre = _middle(chest)
+    places[1] = (turned_y + np.float32(shift[0]) + bend[1]) / np.float32(SPACING_MM[1]) + centre[0]
+    places[2] = (turned_x + np.float32(shift[1]) + bend[2]) / np.float32(SPACING_MM[2]) + centre[1]
+    return places
+
+
+def _middle(chest: Chest) -> tuple[float, float]:
+    """Middle of the lungs at half height, in voxels ``(y, x)``."""
+    plane = chest.maps[0][round((chest.base + chest.apex) / 2)] > 0
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    return float(rows[0] + rows[-1]) / 2, float(columns[0] + columns[-1]) / 2

@@ -1,0 +1,125 @@
+"""Train the whole-chest lobe network on invented images: draw chests, train, write the model and its curve."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from m2unet.config import Config, load_config
+from m2unet.errors import ConfigError
+from m2unet.files import write_json
+from m2unet.models.weights import save_model
+from m2unet.phantom.randomised.pool import ChestPool, build_pool
+from m2unet.phantom.randomised.samples import Knobs
+from m2unet.training.invented import InventedTraining, StepRecord, train_invented
+from m2unet.workflows.progress import NoProgress, Progress
+from m2unet.workflows.run_folder import RunFolder, versions
+
+TRAINED_ON = "invented chest images alone; no patient's data"
+CURVE_FILE = "curve.csv"
+STATE_FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class SyntheticJob:
+    """A training on invented images.
+
+    Attributes:
+        out: run folder; an interrupted run there is taken up.
+        chests: phantom chests to train on.
+        held_out: further chests for the validation figures.
+        settings: of the training; ``settings.seed`` decides all chance.
+        config: the model's; the ``synthetic`` preset if None.
+        pool: folder of rendered chests, which several runs may share; ``out/pool`` if None.
+        knobs: of the invented images.
+    """
+
+    out: Path
+    chests: int = 150
+    held_out: int = 16
+    settings: InventedTraining = field(default_factory=InventedTraining)
+    config: Config | None = None
+    pool: Path | None = None
+    knobs: Knobs | None = None
+
+
+def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> Path:
+    """Train, or go on training; returns the model's folder.
+
+    Raises:
+        ConfigError: the configured network is not the whole-chest one.
+        RunError: the pool's folder holds another pool.
+    """
+    shown = progress or NoProgress()
+    config = job.config or load_config("synthetic", [f"seed={job.settings.seed}"])
+    if config.model.name != "chest_unet":
+        raise ConfigError("Only the whole-chest network is trained so", found=config.model.name, expected="chest_unet")
+    folder = job.pool or job.out / "pool"
+    with shown.stage("drawing chests") as step:
+        total = job.chests + job.held_out
+        build_pool(folder, total, job.settings.seed + 1, done=lambda number: step(number, total))
+    chests = ChestPool(folder, job.chests)
+    held_out = ChestPool(folder, job.held_out, job.chests)
+    run = RunFolder(job.out)
+    started = time.perf_counter()
+    with shown.stage("training") as step, _curve(job.out / CURVE_FILE) as write:
+
+        def record(figures: StepRecord) -> None:
+            write(figures)
+            step(figures.step, job.settings.steps, f"loss {figures.loss:.3f}")
+
+        model = train_invented(
+            chests, held_out, config, job.settings, job.out / STATE_FILE, record=record, knobs=job.knobs
+        )
+    extra = _card(job, read_curve(job.out / CURVE_FILE))
+    save_model(model, config, run.model, extra)
+    write_json(job.out / "run.json", {**extra, "seconds_of_this_call": round(time.perf_counter() - started, 1)})
+    (job.out / STATE_FILE).unlink(missing_ok=True)
+    return run.model
+
+
+def _card(job: SyntheticJob, curve: list[dict[str, Any]]) -> dict[str, Any]:
+    last = curve[-1] if curve else {}
+    return {
+        "trained_on": TRAINED_ON,
+        "training": {
+            "chests": job.chests,
+            "held_out_chests": job.held_out,
+            **asdict(job.settings),
+            "seconds_of_steps": round(sum(row["seconds"] for row in curve), 1),
+        },
+        "validation": {name: last[name] for name in last if name.startswith("val_")},
+        "versions": versions(),
+    }
+
+
+@contextmanager
+def _curve(path: Path) -> Iterator[Any]:
+    """A function that adds a step to the curve; steps taken again after an interruption replace their first record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [f.name for f in fields(StepRecord)]
+    fresh = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names)
+        if fresh:
+            writer.writeheader()
+
+        def write(figures: StepRecord) -> None:
+            writer.writerow({k: "" if v is None else f"{v:.6g}" for k, v in asdict(figures).items()})
+            stream.flush()
+
+        yield write
+
+
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """The curve, one row a step, the latest record of each; figures that were not taken are None."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = {
+            int(row["step"]): {k: (float(v) if v else None) for k, v in row.items()} for row in csv.DictReader(stream)
+        }
+    return [rows[step] for step in sorted(rows)]

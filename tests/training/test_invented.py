@@ -1,0 +1,87 @@
+"""Training on invented slices: resumable bit for bit, a sound loss, a sound schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from m2unet.config import load_config
+from m2unet.inference.predictor import Predictor
+from m2unet.phantom.randomised.pool import ChestPool, build_pool
+from m2unet.phantom.randomised.samples import Knobs
+from m2unet.phantom.randomised.space import SpaceKnobs
+from m2unet.training.invented import InventedTraining, height_loss, segmentation_loss, train_invented
+from m2unet.workflows.synthetic import SyntheticJob, read_curve, train_synthetic
+
+SETTINGS = InventedTraining(steps=4, slabs=1, warmup=2, save_every=2, validate_every=4, validation_slabs=1, lr=1e-2)
+KNOBS = Knobs(space=SpaceKnobs(size=(64, 96)))
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> ChestPool:
+    return build_pool(tmp_path_factory.mktemp("pool"), 2, 1)
+
+
+def test_resumed_training_gives_the_same_weights(pool: ChestPool, tmp_path: Path) -> None:
+    config = load_config("synthetic", ["model.width=4"])
+    one = ChestPool(pool.folder, 1)
+    held_out = ChestPool(pool.folder, 1, first=1)
+    seen: list[int] = []
+
+    def stop(figures: object) -> None:
+        seen.append(figures.step)  # type: ignore[attr-defined]
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_invented(one, held_out, config, SETTINGS, tmp_path / "a.pt", record=stop, knobs=KNOBS)
+    resumed = train_invented(
+        one, held_out, config, SETTINGS, tmp_path / "a.pt", record=lambda r: seen.append(r.step), knobs=KNOBS
+    )
+    whole = train_invented(one, held_out, config, SETTINGS, tmp_path / "b.pt", knobs=KNOBS)
+    assert seen == [1, 2, 3, 3, 4]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_workflow_writes_a_model_that_predicts(pool: ChestPool, tmp_path: Path) -> None:
+    config = load_config("synthetic", ["model.width=4"])
+    job = SyntheticJob(
+        tmp_path / "run", chests=1, held_out=1, settings=replace(SETTINGS, steps=2), config=config, pool=pool.folder,
+        knobs=KNOBS,
+    )  # fmt: skip
+    folder = train_synthetic(job)
+    predictor = Predictor.load(folder)
+    assert predictor.identity.trained_on is not None and "no patient" in predictor.identity.trained_on
+    rows = read_curve(tmp_path / "run" / "curve.csv")
+    assert [row["step"] for row in rows] == [1, 2] and rows[1]["val_lobe_dice"] is not None
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_segmentation_loss_by_hand() -> None:
+    labels = torch.tensor([[[0, 1], [1, 1]]])
+    logits = torch.full((1, 7, 2, 2), -50.0)
+    logits.scatter_(1, labels.unsqueeze(1), 50.0)
+    assert float(segmentation_loss(logits, labels)) == pytest.approx(0, abs=1e-5)
+    flat = torch.zeros(1, 7, 2, 2)
+    dice = np.mean([(2 * n / 7 + 1) / (4 / 7 + n + 1) for n in (1, 3)])
+    assert float(segmentation_loss(flat, labels)) == pytest.approx(np.log(7) + 1 - dice, abs=1e-5)
+
+
+def test_height_counts_only_where_hidden() -> None:
+    place = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
+    heights = torch.tensor([0.5, 0.0])
+    assert float(height_loss(place, heights, torch.tensor([True, False]))) == pytest.approx(0.5)
+    assert float(height_loss(place, heights, torch.tensor([False, False]))) == 0
+
+
+def test_rate_rises_holds_and_falls() -> None:
+    settings = InventedTraining(steps=100, warmup=10, decay_from=0.5, lr=1.0)
+    assert settings.rate(0) == pytest.approx(0.1)
+    assert settings.rate(30) == 1.0
+    assert settings.rate(75) == pytest.approx(0.5)
+    assert settings.rate(100) == pytest.approx(0)
