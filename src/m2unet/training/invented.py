@@ -50,7 +50,7 @@ class InventedTraining:
     lr: float = 2e-3
     weight_decay: float = 1e-3
     warmup: int = 150
-    decay_from: float = 0.5
+    decay_from: float = 0.65
     unknown_height: float = 0.5
     height_jitter: float = 0.07
     height_weight: float = 0.05
