@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from m2unet import __version__
+from m2unet.cli.annotate import annotate
 from m2unet.cli.check import check
 from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
@@ -68,6 +69,7 @@ for _command in (
     info,
 ):
     app.command(_command.__name__)(_command)
+app.add_typer(annotate)
 app.command("import")(import_data)
 app.command("combine")(combine_manifests)
 

@@ -1,0 +1,124 @@
+"""Proposed lobes of a scan, how sure the network is of each pixel, and one figure of doubt for the whole scan.
+
+The doubt of a scan is the mean entropy of the class probabilities, as a share of the greatest possible entropy, over
+the voxels within ``BORDER_MM`` of a border of a predicted lobe, in the plane (Shannon entropy as the measure of what an
+annotator should see next: Settles 2009, *Active Learning Literature Survey*, Sect. 3.1). Deep inside a lobe and far
+outside the lungs every network is sure; averaged over the whole scan, doubt would tell the size of the lungs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2unet.anatomy import LOBE_CODES, UNDECIDED
+from m2unet.ct.prepare import PreparedScan, prepare_volume
+from m2unet.ct.volume import Volume
+from m2unet.errors import ModelError
+from m2unet.inference.lobes import lobe_scores
+from m2unet.inference.predictor import Predictor
+
+BORDER_MM = 5.0
+"""How far from a border a voxel counts as near it."""
+
+CONFIDENT_FROM = 0.9
+"""Probability of the winning class from which a pixel counts as confident."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the network proposes for one scan.
+
+    Attributes:
+        lobes: ``[z, y, x]`` uint8 lobe codes on the volume's grid.
+        confident: the same, :data:`m2unet.anatomy.UNDECIDED` where the network is not sure.
+        doubt: mean entropy near the lobes' borders, 0 (sure) to 1; 1 also where no lobe was found.
+        sure_share: share of the predicted lobes' voxels that are confident; None where no lobe was found.
+    """
+
+    lobes: NDArray[np.uint8] = field(repr=False)
+    confident: NDArray[np.uint8] = field(repr=False)
+    doubt: float
+    sure_share: float | None
+
+
+def propose_lobes(predictor: Predictor, volume: Volume, *, confident_from: float = CONFIDENT_FROM) -> Proposal:
+    """Segment a scan and say how sure the network is.
+
+    Args:
+        predictor: the model.
+        volume: the scan.
+        confident_from: probability of the winning class from which a pixel is confident, 0 to 1.
+
+    Raises:
+        ModelError: if the model does not segment lobes.
+    """
+    if "lobes" not in predictor.network.tasks:
+        raise ModelError(
+            "The model does not segment lobes", found=predictor.identity.name, mend="choose a model that does"
+        )
+    scan = prepare_volume(volume, predictor.config.prepare)
+    lobes = np.zeros(scan.volume_shape, dtype=np.uint8)
+    codes = np.zeros(scan.array.shape, dtype=np.uint8)
+    sure = np.ones(scan.array.shape, dtype=bool)
+    sums, count = 0.0, 0
+    for slab in lobe_scores(predictor.network, scan, predictor.config, device=predictor.device):
+        here = slice(slab.start, slab.stop)
+        lobes[here] = scan.restore_scores(slab.scores)
+        codes[here] = slab.scores.argmax(axis=0)
+        sure[here] = slab.scores.max(axis=0) >= confident_from
+        near = near_borders(codes[here], scan.spacing_mm)
+        sums += float(entropy(slab.scores)[near].sum())
+        count += int(near.sum())
+    return Proposal(lobes, _confident(scan, codes, sure), sums / count if count else 1.0, _share(codes, sure))
+
+
+def entropy(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Entropy of class probabilities as a share of the greatest possible.
+
+    Args:
+        scores: ``[c, ...]``, summing to 1 over the classes.
+
+    Returns:
+        ``[...]``, 0 to 1.
+    """
+    found = -(scores * np.log(np.maximum(scores, 1e-12))).sum(axis=0) / np.log(len(scores))
+    return np.clip(found, 0.0, 1.0).astype(np.float32)
+
+
+def near_borders(codes: NDArray[np.uint8], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
+    """Voxels within :data:`BORDER_MM`, in the plane, of a border between a lobe and anything else.
+
+    Args:
+        codes: ``[z, y, x]`` lobe codes.
+        spacing_mm: ``(z, y, x)``.
+
+    Returns:
+        ``[z, y, x]`` bool.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    lobe = np.isin(codes, LOBE_CODES)
+    border = np.zeros(codes.shape, dtype=bool)
+    for axis in (1, 2):
+        first, second = [slice(None)] * 3, [slice(None)] * 3
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        a, b = tuple(first), tuple(second)
+        differs = (codes[a] != codes[b]) & (lobe[a] | lobe[b])
+        border[a] |= differs
+        border[b] |= differs
+    near = np.zeros(codes.shape, dtype=bool)
+    for z in np.flatnonzero(border.any(axis=(1, 2))):
+        near[z] = distance_transform_edt(~border[z], sampling=spacing_mm[1:]) <= BORDER_MM
+    return near
+
+
+def _confident(scan: PreparedScan, codes: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return scan.restore_mask(np.where(sure, codes, np.uint8(UNDECIDED)).astype(np.uint8))
+
+
+def _share(codes: NDArray[np.uint8], sure: NDArray[np.bool_]) -> float | None:
+    inside = np.isin(codes, LOBE_CODES)
+    return float(sure[inside].mean()) if inside.any() else None

@@ -1,0 +1,122 @@
+"""Train again with corrected masks, and, if asked, with the confident pixels of the proposals nobody corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from m2unet.cohort.folds import Split, hold_out
+from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
+from m2unet.config import Config
+from m2unet.errors import RunError
+from m2unet.training.distributed import World
+from m2unet.workflows.annotation import AnnotationFolder
+from m2unet.workflows.progress import Progress
+from m2unet.workflows.run_folder import RunFolder
+from m2unet.workflows.store import prepared_store
+from m2unet.workflows.train import TrainJob, seeded_model, train_run
+
+
+@dataclass(frozen=True)
+class RetrainOptions:
+    """How to train again.
+
+    Attributes:
+        self_train: also learn from the confident pixels of proposals that nobody corrected; all other pixels of those
+            scans are left out of the lobe loss. Never used for validation.
+        validation: share of patients held out.
+        resume: go on with an interrupted run.
+    """
+
+    self_train: bool = False
+    validation: float = 0.1
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Which scans a retraining learns from.
+
+    Attributes:
+        rows: with the masks to use.
+        split: their use.
+        corrected: scans with a corrected mask.
+        self_trained: scans with confident pixels alone.
+    """
+
+    rows: tuple[ManifestRow, ...]
+    split: Split
+    corrected: tuple[str, ...]
+    self_trained: tuple[str, ...]
+
+
+def training_rows(folder: AnnotationFolder, config: Config, options: RetrainOptions) -> TrainingRows:
+    """Gather the scans of a retraining.
+
+    Raises:
+        RunError: if there is neither a corrected mask nor self-training.
+    """
+    manifest = read_manifest(folder.manifest) if folder.manifest.is_file() else folder.read_manifest()
+    corrected = tuple(row.scan_id for row in manifest.rows if folder.taken(row.scan_id).is_file())
+    if not corrected and not options.self_train:
+        raise RunError(
+            "No corrected mask was taken yet",
+            found=folder.path,
+            mend="put masks into corrected/ and run `m2unet annotate take`, or use --self-train",
+        )
+    severity = "severity" in seeded_model(config).tasks
+    confident = {
+        row.scan_id
+        for row in manifest.rows
+        if options.self_train and row.lobes is None and folder.confident(row.scan_id).is_file()
+    }
+    used = [row for row in manifest.rows if severity or row.lobes is not None or row.scan_id in confident]
+    split = hold_out(used, share=options.validation, seed=config.seed)
+    rows = [_with_confident(row, folder, confident & set(split.train)) for row in used]
+    if not severity:  # a scan held out for validation without a mask tells nothing of lobes
+        kept = {row.scan_id for row in rows if row.lobes is not None}
+        rows = [row for row in rows if row.scan_id in kept]
+        split = Split(split.train, tuple(scan for scan in split.validation if scan in kept), ())
+    return TrainingRows(tuple(rows), split, corrected, tuple(sorted(confident & set(split.train))))
+
+
+def _with_confident(row: ManifestRow, folder: AnnotationFolder, confident: set[str]) -> ManifestRow:
+    return replace(row, lobes=folder.confident(row.scan_id)) if row.scan_id in confident else row
+
+
+def retrain(
+    folder: AnnotationFolder,
+    config: Config,
+    out: Path,
+    options: RetrainOptions | None = None,
+    *,
+    world: World | None = None,
+    progress: Progress | None = None,
+) -> tuple[RunFolder, TrainingRows]:
+    """Train a new model on the proposals' manifest with corrected masks.
+
+    Args:
+        folder: of the proposals.
+        config: of the run.
+        out: its folder; prepared scans go to ``out/store``.
+        options: how.
+        world: the processes that train together.
+        progress: where to show progress.
+
+    Returns:
+        The finished run, and what it learned from.
+    """
+    options = options or RetrainOptions()
+    used = training_rows(folder, config, options)
+    cohort = Manifest(folder.manifest, used.rows)
+    store = prepared_store(cohort, out / "store", config, world=world, progress=progress)
+    job = TrainJob(store, used.split, config, out, _said(folder, used), options.resume)
+    return train_run(job, world=world, progress=progress), used
+
+
+def _said(folder: AnnotationFolder, used: TrainingRows) -> str:
+    before: Sequence[str] = [str(folder.read_index()["model"].get("trained_on") or "")]
+    phantoms = "phantoms; " if "phantom" in before[0].lower() else ""
+    self_trained = f" and {len(used.self_trained)} with confident pixels of proposals" if used.self_trained else ""
+    return f"{phantoms}{len(used.corrected)} scans with corrected masks{self_trained}"
