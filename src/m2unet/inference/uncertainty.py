@@ -8,17 +8,20 @@ outside the lungs every network is sure; averaged over the whole scan, doubt wou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBE_CODES, UNDECIDED
 from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.volume import Volume
 from m2unet.errors import ModelError
-from m2unet.inference.lobes import lobe_scores
+from m2unet.inference.lobes import region_scores, segment_lobes
 from m2unet.inference.predictor import Predictor
+from m2unet.inference.region import whole_plane
 
 BORDER_MM = 5.0
 """How far from a border a voxel counts as near it."""
@@ -60,19 +63,32 @@ def propose_lobes(predictor: Predictor, volume: Volume, *, confident_from: float
             "The model does not segment lobes", found=predictor.identity.name, mend="choose a model that does"
         )
     scan = prepare_volume(volume, predictor.config.prepare)
-    lobes = np.zeros(scan.volume_shape, dtype=np.uint8)
+    lobes = segment_lobes(predictor.network, scan, predictor.config, device=predictor.device)
     codes = np.zeros(scan.array.shape, dtype=np.uint8)
     sure = np.ones(scan.array.shape, dtype=bool)
     sums, count = 0.0, 0
-    for slab in lobe_scores(predictor.network, scan, predictor.config, device=predictor.device):
-        here = slice(slab.start, slab.stop)
-        lobes[here] = scan.restore_scores(slab.scores)
-        codes[here] = slab.scores.argmax(axis=0)
-        sure[here] = slab.scores.max(axis=0) >= confident_from
+    for start, scores in _scores(predictor, scan, lobes):
+        here = slice(start, start + scores.shape[1])
+        codes[here] = scores.argmax(axis=0)
+        sure[here] = scores.max(axis=0) >= confident_from
         near = near_borders(codes[here], scan.spacing_mm)
-        sums += float(entropy(slab.scores)[near].sum())
+        sums += float(entropy(scores)[near].sum())
         count += int(near.sum())
     return Proposal(lobes, _confident(scan, codes, sure), sums / count if count else 1.0, _share(codes, sure))
+
+
+def _scores(
+    predictor: Predictor, scan: PreparedScan, lobes: NDArray[np.uint8]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """First slice and class probabilities ``[c, z, y, x]`` on the prepared grid, for the slices that hold lobes."""
+    held = np.flatnonzero(np.isin(lobes, LOBE_CODES).any(axis=(1, 2)))
+    if not held.size:
+        return
+    region = whole_plane(scan, int(held[0]), int(held[-1]) + 1)
+    height, width = scan.array.shape[1:]
+    for found in region_scores(predictor.network, scan, predictor.config, region, device=predictor.device):
+        soft = torch.softmax(found.logits[:, :, :height, :width].float(), dim=1)
+        yield found.region.start, soft.transpose(0, 1).cpu().numpy()
 
 
 def entropy(scores: NDArray[np.float32]) -> NDArray[np.float32]:
