@@ -23,6 +23,7 @@ def evaluate(
     from m2unet.cohort.manifest import read_manifest
     from m2unet.errors import EXIT_SOME_FAILED
     from m2unet.training.distributed import choose_device
+    from m2unet.workflows.appraisal import appraisal_table
     from m2unet.workflows.evaluate import evaluate_scans
     from m2unet.workflows.methods import load_method
     from m2unet.workflows.scoring import figures_table
@@ -30,8 +31,11 @@ def evaluate(
     codes = code_system(lobe_codes or "m2unet")
     cohort = read_manifest(manifest)
     predictor = load_method(run, device=str(choose_device(device)))
-    evaluation = evaluate_scans(predictor, cohort.rows, out, seed=seed, lobe_codes=codes, progress=TerminalProgress())
+    evaluation = evaluate_scans(
+        predictor, cohort.rows, out, seed=seed, lobe_codes=codes, run=run, progress=TerminalProgress()
+    )
     say(figures_table(evaluation.figures))
-    say(f"Written to {out}: predictions.csv (one row a scan), summary.json, results.md")
+    say(appraisal_table(evaluation.appraisal))
+    say(f"Written to {out}: predictions.csv (one row a scan), summary.json, results.md, confidence.png")
     if evaluation.figures.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

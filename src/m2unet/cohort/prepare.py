@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from m2unet.anatomy import LOBE_CODES, CodeSystem
 from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
-from m2unet.cohort.store import ScanRecord, Store
+from m2unet.cohort.store import ScanRecord, Store, content_hash
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
 from m2unet.ct.prepare import PreparedScan, prepare_volume
@@ -224,7 +224,7 @@ def _prepare(job: _Job) -> tuple[Finding, ...]:
         findings += _crop_findings(mask, volume, lobes, scan)
     record = ScanRecord(
         fingerprint=job.fingerprint,
-        content_sha256=_content_hash(scan.array),
+        content_sha256=content_hash(scan.array),
         shape=(scan.array.shape[0], scan.array.shape[1], scan.array.shape[2]),
         spacing_mm=scan.spacing_mm,
         references={name: None if box is None else np.asarray(box).tolist() for name, box in scan.references.items()},
@@ -256,12 +256,6 @@ def _crop_findings(
     return [
         Finding("lobes-cropped", "warning", found, "check the mask and the body threshold (prepare.body_threshold_hu)")
     ]
-
-
-def _content_hash(array: NDArray[np.int16]) -> str:
-    digest = hashlib.sha256(json.dumps(array.shape).encode())
-    digest.update(np.ascontiguousarray(array, dtype="<i2").data)
-    return digest.hexdigest()
 
 
 # --- several processes -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ compares Blosc2 and Zarr). The store holds neither labels nor patients nor paths
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -321,6 +322,13 @@ class Store:
         """Remove what an interrupted writing of this scan left behind."""
         for path in self.folder.glob(f".{scan_id}~*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def content_hash(array: NDArray[np.int16]) -> str:
+    """SHA-256 of shape and values of a prepared scan: equal for the same prepared image under two names."""
+    digest = hashlib.sha256(json.dumps(array.shape).encode())
+    digest.update(np.ascontiguousarray(array, dtype="<i2").data)
+    return digest.hexdigest()
 
 
 def _store_settings(text: str) -> tuple[PrepareConfig, CodeSystem]:

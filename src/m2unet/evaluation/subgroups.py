@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from m2unet.errors import M2UNetError
 from m2unet.evaluation.calibration import calibration
-from m2unet.evaluation.classification import check_scores, classification_metrics, group_patients
+from m2unet.evaluation.classification import area_under_curve, check_scores, classification_metrics, group_patients
 
 LEAST_PATIENTS = 5
 """A figure needs so many patients of each class it rests on."""
@@ -75,7 +75,7 @@ def subgroup_figures(
     patients: Sequence[str],
     groups: Sequence[str | None],
     *,
-    threshold: float,
+    threshold: ArrayLike,
     least: int = LEAST_PATIENTS,
 ) -> tuple[Subgroup, ...]:
     """Figures of each group, the largest first; scans of no known group form the group ``unknown``.
@@ -83,7 +83,7 @@ def subgroup_figures(
     Args:
         severity, probability, patients: ``[n]``, as everywhere.
         groups: ``[n]``, the group of each scan, or None.
-        threshold: called severe from this probability on.
+        threshold: called severe from this probability on; one for all, or ``[n]``.
         least: patients of a class below which figures that rest on it are None.
 
     Raises:
@@ -96,20 +96,23 @@ def subgroup_figures(
     names = np.array([UNKNOWN if group is None else group for group in groups], dtype=object)
     who = np.array(patients, dtype=object)
     order = sorted(set(names.tolist()), key=lambda name: (-int(np.sum(names == name)), name))
+    called = score >= np.broadcast_to(np.asarray(threshold, dtype=np.float64), score.shape)
     return tuple(
-        _of(name, truth[names == name], score[names == name], who[names == name], threshold, least) for name in order
+        _of(name, truth[held], score[held], called[held], who[held], least)
+        for name in order
+        for held in [names == name]
     )
 
 
-def _of(name: str, truth: Any, score: Any, who: Any, threshold: float, least: int) -> Subgroup:
+def _of(name: str, truth: Any, score: Any, called: Any, who: Any, least: int) -> Subgroup:
     severe = len(set(who[truth].tolist()))
     other = len(set(who[~truth].tolist()))
-    found = classification_metrics(truth, score, threshold)
+    found = classification_metrics(truth, called.astype(float))
     calibrated = calibration(truth, score)
     values: dict[str, float | None] = {
         "sensitivity": found.recall,
         "specificity": found.specificity,
-        "auc": found.auc,
+        "auc": area_under_curve(truth, score),
         "brier": calibrated.brier,
         "intercept": calibrated.intercept,
     }

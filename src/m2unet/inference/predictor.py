@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m2unet.cohort.store import content_hash
 from m2unet.config import Config
 from m2unet.ct.prepare import prepare_volume
 from m2unet.ct.read import read_scan
@@ -61,6 +62,7 @@ class Prediction:
         explanation: where the severity comes from; None if not asked for.
         judgement: the severity calibrated and judged; None without severity.
         confidence: what it was judged by.
+        content_sha256: hash of the prepared voxels; None if not asked for.
     """
 
     volume: Volume
@@ -71,6 +73,7 @@ class Prediction:
     explanation: Explanation | None = None
     judgement: Judgement | None = None
     confidence: Confidence | None = None
+    content_sha256: str | None = None
 
 
 class Predictor:
@@ -134,6 +137,7 @@ class Predictor:
         severity: bool = True,
         seed: int = 0,
         explain: bool = False,
+        hash_content: bool = False,
     ) -> Prediction:
         """Predict one scan.
 
@@ -143,6 +147,7 @@ class Predictor:
             severity: whether to estimate severity.
             seed: seed of the random bags.
             explain: whether to say where the severity comes from.
+            hash_content: whether to hash the prepared voxels, as the store of a cohort does.
 
         Raises:
             QualityError: if the scan cannot be used; it carries the findings.
@@ -170,7 +175,10 @@ class Predictor:
                 estimate = estimate_severity(self.network, prepared, self.config, seed=seed, device=self.device)
             clock.lap("severity")
         judgement = None if estimate is None else self.confidence.judge(estimate, volume.findings)
-        return Prediction(volume, mask, estimate, self.identity, seconds, explanation, judgement, self.confidence)
+        content = content_hash(prepared.array) if hash_content else None
+        return Prediction(
+            volume, mask, estimate, self.identity, seconds, explanation, judgement, self.confidence, content
+        )
 
     def _whole_chest(self, volume: Volume, clock: _Clock, *, lobes: bool) -> Prediction:
         """By the whole-chest network, which places the slices itself and has no severity."""

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBE_CODES, LOBES
+from m2unet.evaluation.calibration import Calibration
+from m2unet.evaluation.decision import NetBenefit
 from m2unet.files import atomic_path
 from m2unet.report.contours import LUNG_WINDOW
 
@@ -136,6 +138,50 @@ def save_roc(path: Path, curves: Sequence[RocCurve], *, footer: str = "") -> Non
     axis.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", fontsize=8)
+    figure.text(0.01, 0.005, footer, fontsize=7, color="0.35")
+    _save(figure, path)
+
+
+def save_confidence(
+    path: Path,
+    reliability: Mapping[str, Calibration | None],
+    curve: Sequence[NetBenefit],
+    *,
+    threshold: float | None = None,
+    footer: str = "",
+) -> None:
+    """Reliability diagram and decision curve side by side, as PNG.
+
+    Args:
+        path: the PNG to write.
+        reliability: calibration figures by name; None is left out.
+        curve: net benefit over thresholds.
+        threshold: the operating point, drawn into both.
+        footer: a line below.
+    """
+    figure, axes = _subplots(1, 2, 4.2)
+    left, right = axes[0]
+    left.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
+    for (name, found), colour in zip(reliability.items(), ("#0072b2", "#e69f00"), strict=False):
+        held = [] if found is None else [b for b in found.bins if b.count]
+        if found is not None:
+            label = f"{name}: Brier {found.brier:.3f}, ECE {found.ece:.3f}"
+            left.plot([b.mean_probability for b in held], [b.share_severe for b in held], color=colour, label=label)
+            sizes = [12 + 90 * b.count / max(c.count for c in held) for b in held]
+            left.scatter([b.mean_probability for b in held], [b.share_severe for b in held], s=sizes, color=colour)
+    left.set(xlabel="probability of severe", ylabel="share that was severe", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    left.legend(loc="upper left", fontsize=7)
+    at = [point.threshold for point in curve]
+    right.plot(at, [point.model for point in curve], color="#0072b2", label="model")
+    right.plot(at, [point.treat_all for point in curve], color="0.5", label="call all severe")
+    right.axhline(0, color="0.5", linestyle=":", label="call none severe")
+    top = max([point.model for point in curve] + [point.treat_all for point in curve] + [0.05])
+    right.set(xlabel="threshold", ylabel="net benefit", xlim=(0, 1), ylim=(-0.5 * top, 1.1 * top))
+    right.legend(loc="upper right", fontsize=7)
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        if threshold is not None and threshold <= 1:
+            axis.axvline(threshold, color="0.3", linestyle=":", linewidth=1)
     figure.text(0.01, 0.005, footer, fontsize=7, color="0.35")
     _save(figure, path)
 

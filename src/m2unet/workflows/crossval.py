@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,10 +16,13 @@ from m2unet.config import Config
 from m2unet.evaluation.summary import ResultsTable, Spread, summarise_folds
 from m2unet.files import write_json, write_text
 from m2unet.training.distributed import World
-from m2unet.workflows.evaluate import evaluate_scans
+from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
+from m2unet.workflows.evaluate import draw_confidence, evaluate_scans
+from m2unet.workflows.leakage import Leakage
 from m2unet.workflows.methods import load_method, measurements_of, train_method
 from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import RunFolder, read_json, versions
+from m2unet.workflows.scoring import kept_scores
 from m2unet.workflows.train import TrainJob
 
 CROSSVAL_SCHEMA = "m2unet.crossval/1"
@@ -60,7 +63,7 @@ class CrossValidation:
         """Train and test one fold, or read what a finished one gave."""
         run = RunFolder(self.out / f"fold{fold}")
         if not run.summary.is_file():
-            job = TrainJob(self.store, split, self.config, run.path, self.trained_on, resume=True)
+            job = TrainJob(self.store, split, self.config, run.path, self.trained_on, resume=True, by=self.by)
             train_method(job, world=World(device=torch.device(self.device)), progress=progress)
             predictor = load_method(run.path, device=self.device, cache=measurements_of(self.store))
             evaluate_scans(
@@ -69,10 +72,10 @@ class CrossValidation:
                 run.path,
                 seed=self.config.seed,
                 lobe_codes=self.store.lobe_codes,
+                run=run.path,
                 progress=progress,
             )
-        stored = read_json(run.summary)["figures"]["per_scan"]
-        return {name: interval["estimate"] for name, interval in stored.items()}
+        return fold_figures(read_json(run.summary))
 
     def run(
         self, *, only: Sequence[int] | None = None, folds: int = 5, progress: Progress | None = None
@@ -88,6 +91,7 @@ class CrossValidation:
         numbers = range(len(splits)) if only is None else only
         results = {number: self.run_fold(number, splits[number], progress) for number in numbers}
         found = summarise_folds(list(results.values()))
+        pooled = self._pooled(sorted(results))
         table = ResultsTable(tuple(found), {self.config.model.name: found})
         write_json(
             self.out / "summary.json",
@@ -97,7 +101,28 @@ class CrossValidation:
                 "by": self.by,
                 "versions": versions(),
                 "figures": {name: spread.to_dict() for name, spread in found.items()},
+                "appraisal": pooled.to_dict(),
             },
         )
-        write_text(self.out / "results.md", table.to_markdown())
+        write_text(self.out / "results.md", table.to_markdown() + "\n" + appraisal_table(pooled))
+        draw_confidence(self.out / "confidence.png", pooled)
         return found
+
+    def _pooled(self, folds: Sequence[int]) -> Appraisal:
+        """The appraisal over the test scans of all folds, each judged by its own fold's model."""
+        runs = [RunFolder(self.out / f"fold{fold}") for fold in folds]
+        scores = [score for run in runs for score in kept_scores(run.path / "scores")]
+        checks = [read_json(run.summary).get("appraisal", {}).get("leakage", {}) for run in runs]
+        leakage = Leakage(
+            checked=all(check.get("checked") for check in checks),
+            same_patient=tuple(name for check in checks for name in check.get("same_patient", ())),
+            same_content=tuple((one, other) for check in checks for one, other in check.get("same_content", ())),
+            reason=next((check["reason"] for check in checks if check.get("reason")), None),
+        )
+        return appraise(scores, None, leakage, seed=self.config.seed)
+
+
+def fold_figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """The figures of a fold's ``summary.json`` that are averaged over folds."""
+    figures = {name: interval["estimate"] for name, interval in summary["figures"]["per_scan"].items()}
+    return figures | summary.get("appraisal_figures", {})

@@ -79,7 +79,7 @@ def run_demo(
     run = _train(cohort, split, config, out, shown)
     predictor = Predictor.load(run.path)
     test = cohort.select(split.test)
-    evaluation = evaluate_scans(predictor, test, out / "evaluation", seed=seed, progress=shown)
+    evaluation = evaluate_scans(predictor, test, out / "evaluation", seed=seed, run=run.path, progress=shown)
     unseen = test[0]
     case = Case(unseen.scan_id, unseen.image)
     prediction = next(iter(predict_cases(predictor, [case], out / "prediction", progress=shown)))

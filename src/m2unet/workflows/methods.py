@@ -18,6 +18,7 @@ from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.inference.predictor import Predictor, find_model
 from m2unet.models.methods import is_network
 from m2unet.training.distributed import World
+from m2unet.workflows.leakage import check_split, record_training
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.scoring import AnyPredictor
@@ -83,6 +84,8 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     run.start(job.config, split_document(job.split), resume=job.resume)
     if run.finished:
         return run
+    check_split(job.store, job.split, by=job.by)
+    record_training(job.store, job.split, job.out)
     measurer = Measurer(job.config.handcrafted, measurements_of(job.store))
     rows = {scan_id: job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)}
     known = [row for row in rows.values() if row.severity is not None]

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from m2unet.evaluation.segmentation import segmentation_metrics, surface_means, 
 from m2unet.files import write_json, write_text
 from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.inference.postprocess import postprocess_lobes
-from m2unet.inference.predictor import Predictor
+from m2unet.inference.predictor import Prediction, Predictor
 from m2unet.inference.severity import SeverityEstimate
 from m2unet.workflows.progress import NoProgress, Progress
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 AnyPredictor = Predictor | HandcraftedPredictor
 
-SCORE_SCHEMA = "m2unet.scan-score/2"
+SCORE_SCHEMA = "m2unet.scan-score/3"
 OVERLAP_NAMES: tuple[str, ...] = (
     *("dsc", "sen", "ppv", *(f"dsc_{lobe.abbreviation}" for lobe in LOBES)),
     *("surface_dice", "hd95_mm"),
@@ -48,10 +48,18 @@ class ScanScore:
     Attributes:
         scan_id, patient_id, site: from the manifest.
         severity: true class, 1 severe.
-        probability, spread: mean and standard deviation of the bags' probabilities of severe.
+        probability, spread: mean and standard deviation of the bags' probabilities of severe, calibrated if the model
+            is.
         overlap: ``dsc sen ppv dsc_RUL ... surface_dice hd95_mm surface_dice_RUL ...`` over the whole volume; empty
             without a true mask.
         error: why the scan could not be scored.
+        raw: mean probability as the network gives it.
+        low, high: 95 % interval of the mean over the bags, calibrated.
+        threshold, answer, abstained, reasons, distance: see :class:`m2unet.inference.confidence.Judgement`.
+        scanner: manufacturer and model from the DICOM header.
+        slice_mm: distance between slices.
+        sex, age: from the manifest.
+        content_sha256: of the prepared voxels, to be compared with those of training scans.
     """
 
     scan_id: str
@@ -62,6 +70,19 @@ class ScanScore:
     spread: float | None = None
     overlap: dict[str, float | None] = field(default_factory=dict)
     error: str | None = None
+    raw: float | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
+    answer: str | None = None
+    abstained: bool = False
+    reasons: tuple[str, ...] = ()
+    distance: float | None = None
+    scanner: str | None = None
+    slice_mm: float | None = None
+    sex: str | None = None
+    age: float | None = None
+    content_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +156,7 @@ def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, set
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if {name: kept.get(name) for name in key} == key and kept["score"]["error"] is None:
-                return ScanScore(**kept["score"])
+                return ScanScore(**{**kept["score"], "reasons": tuple(kept["score"]["reasons"])})
         except (ValueError, KeyError, TypeError):
             logger.warning("%s: the kept score is damaged and made again", row.scan_id)
     score = _score(predictor, row, settings)
@@ -143,35 +164,69 @@ def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, set
     return score
 
 
+def kept_scores(folder: Path) -> list[ScanScore]:
+    """The scores that an evaluation left in its ``scores`` folder, by name of the scan."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))["score"]
+        found.append(ScanScore(**{**kept, "reasons": tuple(kept["reasons"])}))
+    return found
+
+
 def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> ScanScore:
-    about = {"scan_id": row.scan_id, "patient_id": row.patient_id, "site": row.site, "severity": row.severity}
+    score = ScanScore(row.scan_id, row.patient_id, site=row.site, severity=row.severity, sex=row.sex, age=row.age)
     try:
-        estimate, overlap = _judge(predictor, row, settings)
+        if isinstance(predictor, HandcraftedPredictor):  # it finds no lobes to compare
+            return _with_estimate(score, predictor.estimate_row(row, settings.lobe_codes))
+        prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed, hash_content=True)
+        return replace(_with_severity(score, prediction), overlap=_overlap(prediction, row, settings.lobe_codes))
     except M2UNetError as error:
         logger.warning("%s could not be scored: %s", row.scan_id, error)
-        return ScanScore(**about, error=str(error))  # type: ignore[arg-type]
-    return ScanScore(
-        **about,  # type: ignore[arg-type]
-        probability=None if estimate is None else estimate.probability,
-        spread=None if estimate is None else estimate.spread,
-        overlap=overlap,
-    )
+        return replace(score, error=str(error))
 
 
-def _judge(
-    predictor: AnyPredictor, row: ManifestRow, settings: _Settings
-) -> tuple[SeverityEstimate | None, dict[str, float | None]]:
-    """Severity, and the overlap of the lobes with the true mask; a handcrafted method finds no lobes to compare."""
-    if isinstance(predictor, HandcraftedPredictor):
-        return predictor.estimate_row(row, settings.lobe_codes), {}
-    prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed)
+def _overlap(prediction: Prediction, row: ManifestRow, codes: CodeSystem) -> dict[str, float | None]:
+    """Overlap of the lobes a user is given with the true mask; empty without one of them."""
     if row.lobes is None or prediction.lobes is None:
-        return prediction.severity, {}
+        return {}
     volume = prediction.volume
-    truth = read_lobe_mask(row.lobes, volume, settings.lobe_codes)
-    tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask  # what a user is given
+    truth = read_lobe_mask(row.lobes, volume, codes)
+    tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
     overlap = segmentation_metrics(truth, tidied).values()
-    return prediction.severity, overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
+    return overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
+
+
+def _with_estimate(score: ScanScore, estimate: SeverityEstimate | None) -> ScanScore:
+    if estimate is None:
+        return score
+    return replace(score, probability=estimate.probability, spread=estimate.spread, raw=estimate.probability)
+
+
+def _with_severity(score: ScanScore, prediction: Prediction) -> ScanScore:
+    """The score with what the prediction says of severity, and of the scan."""
+    header = prediction.volume.source.header
+    scanner = " ".join(str(header[name]) for name in ("manufacturer", "model") if header.get(name)) or None
+    score = replace(
+        _with_estimate(score, prediction.severity),
+        scanner=scanner,
+        slice_mm=prediction.volume.spacing_mm[0],
+        content_sha256=prediction.content_sha256,
+    )
+    judgement = prediction.judgement
+    if judgement is None:
+        return score
+    return replace(
+        score,
+        probability=judgement.probability,
+        spread=judgement.spread,
+        low=judgement.low,
+        high=judgement.high,
+        threshold=judgement.threshold,
+        answer=judgement.said,
+        abstained=judgement.abstain,
+        reasons=judgement.reasons,
+        distance=judgement.distance,
+    )
 
 
 @dataclass(frozen=True)
@@ -233,12 +288,14 @@ def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5, seed: int = 
 def write_predictions(path: Path, scores: Sequence[ScanScore]) -> None:
     """One CSV row a scan; empty cells where a value cannot be had."""
     columns = ["scan_id", "patient_id", "site", "severity", "probability", "spread"]
+    columns += ["raw", "low", "high", "threshold", "answer", "reasons", "distance", "scanner", "slice_mm", "sex", "age"]
     columns += [*OVERLAP_NAMES, *SURFACE_NAMES, "error"]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     for score in scores:
         row = {name: value for name, value in asdict(score).items() if name != "overlap"} | score.overlap
+        row["reasons"] = "; ".join(score.reasons) or None
         table.writerow({name: "" if row.get(name) is None else row[name] for name in columns})
     write_text(path, text.getvalue())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
@@ -24,6 +24,7 @@ from m2unet.training.fit import Fit, Hooks
 from m2unet.training.record import EpochRecord
 from m2unet.training.state import STATE_FILE, TrainingState
 from m2unet.workflows.confidence import fit_confidence
+from m2unet.workflows.leakage import check_split, record_training
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.validation import BagValidator
@@ -42,6 +43,7 @@ class TrainJob:
         out: the run folder.
         trained_on: what the scans are, in words, for the model's card.
         resume: go on with a run that was interrupted.
+        by: whether the split keeps patients together; ``scan`` lets it leak, with a warning.
     """
 
     store: Store
@@ -50,13 +52,15 @@ class TrainJob:
     out: Path
     trained_on: str
     resume: bool = False
+    by: Literal["patient", "scan"] = "patient"
 
 
 def train_run(job: TrainJob, *, world: World | None = None, progress: Progress | None = None) -> RunFolder:
     """Train, and write the model to ``out/model``; a finished run is left as it is.
 
     Raises:
-        RunError: if the folder holds another run, or no training scan carries what the model learns from.
+        RunError: if the folder holds another run, the split leaks, or no training scan carries what the model learns
+            from.
         TrainingInterruptedError: when asked to stop; the state is saved.
     """
     world = world or World()
@@ -65,6 +69,9 @@ def train_run(job: TrainJob, *, world: World | None = None, progress: Progress |
         run.start(job.config, split_document(job.split), resume=job.resume)
     if run.finished:
         return run
+    check_split(job.store, job.split, by=job.by)
+    if world.main:
+        record_training(job.store, job.split, job.out)
     model = seeded_model(job.config)
     check_labels(job.store, job.split.train, model)
     shown: Progress = progress or NoProgress()
