@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import AIRWAY, LOBES
 from m2unet.errors import M2UNetError
+from m2unet.quantify.lobes import count_codes
 
 
 @dataclass(frozen=True)
@@ -155,16 +156,17 @@ def _find_islands(work: NDArray[np.uint8], keep_share: float) -> _Pieces:
         box = _box(inside)
         if box is None:
             continue
-        voxels = np.nonzero(inside[box])
-        part = _components(inside[box])[voxels].astype(np.int64)
-        sizes = np.bincount(part)[1:]
+        part = _components(inside[box])
+        sizes = count_codes(part, int(part.max()) + 1)[1:]
         islands = 1 + np.flatnonzero(sizes < max(keep_share * int(sizes.max()), 1))
+        if not islands.size:
+            continue
         number = np.zeros(sizes.size + 1, dtype=np.int32)
         number[islands] = len(origin) + np.arange(islands.size)
-        stray = number[part] > 0
-        place = [axis[stray] + side.start for axis, side in zip(voxels, box, strict=True)]
+        stray = np.flatnonzero((number > 0)[part])
+        place = [axis + side.start for axis, side in zip(np.unravel_index(stray, part.shape), box, strict=True)]
         where.append(np.ravel_multi_index(tuple(place), work.shape))
-        labels.reshape(-1)[where[-1]] = number[part][stray]
+        labels.reshape(-1)[where[-1]] = number[part.reshape(-1)[stray]]
         origin += [lobe.code] * islands.size
     return _Pieces(labels, np.concatenate(where) if where else np.zeros(0, np.int64), np.array(origin, dtype=np.uint8))
 
@@ -172,11 +174,11 @@ def _find_islands(work: NDArray[np.uint8], keep_share: float) -> _Pieces:
 def _fill_holes(work: NDArray[np.uint8], voxel_ml: float) -> PostprocessStep:
     """Give enclosed background to the lobe that it touches most; a hole in the airway alone stays."""
     parts = _components(work == 0)
-    where = np.flatnonzero((parts != 0) & (parts != parts[0, 0, 0]))
-    labels = np.zeros(work.shape, dtype=np.int32)
+    parts[parts == parts[0, 0, 0]] = 0  # what reaches the rim is no hole
+    where = np.flatnonzero(parts)
     found, numbers = np.unique(parts.reshape(-1)[where], return_inverse=True)
-    labels.reshape(-1)[where] = numbers + 1
-    pieces = _Pieces(labels, where, np.zeros(found.size + 1, dtype=np.uint8))
+    parts.reshape(-1)[where] = numbers + 1
+    pieces = _Pieces(parts, where, np.zeros(found.size + 1, dtype=np.uint8))
     taken = _neighbour(work, pieces, 0.0)
     work.reshape(-1)[where] = taken[pieces.label]
     return _step("holes-filled", pieces, taken, taken > 0, voxel_ml)
@@ -215,11 +217,13 @@ def _step(
     return PostprocessStep(name, int((sizes > 0).sum()), voxels, voxels * voxel_ml, change)
 
 
-def _components(inside: NDArray[np.bool_]) -> NDArray[np.uint32]:
+def _components(inside: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Face-connected components, numbered from 1."""
-    import SimpleITK as sitk
+    from scipy.ndimage import label
 
-    return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(inside.view(np.uint8)), False))
+    numbers = np.empty(inside.shape, dtype=np.int32)  # label's own choice would be of 64 bits for a large array
+    label(inside, output=numbers)
+    return numbers
 
 
 def _box(inside: NDArray[np.bool_]) -> tuple[slice, ...] | None:

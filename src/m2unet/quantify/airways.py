@@ -92,14 +92,13 @@ def _middle(codes: NDArray[np.uint8], side: tuple[int, ...]) -> float | None:
 def _largest_between(
     array: NDArray[np.int16], codes: NDArray[np.uint8], middles: tuple[float, float], voxel_ml: float
 ) -> NDArray[np.bool_] | None:
-    import SimpleITK as sitk
+    from scipy.ndimage import label
 
-    air = np.empty(array.shape, dtype=np.uint8)
-    np.less(array, _AIR_BELOW_HU, out=air.view(np.bool_))
-    np.multiply(air, codes == 0, out=air)
-    labelled = sitk.ConnectedComponent(sitk.GetImageFromArray(air))
+    air = array < _AIR_BELOW_HU
+    air &= codes == 0
+    parts = np.empty(air.shape, dtype=np.int32)
+    label(air, output=parts)
     del air
-    parts = sitk.GetArrayViewFromImage(labelled)  # of no use once the image is gone
     sizes = _sizes(parts) * voxel_ml
     for border in (parts[:, 0], parts[:, -1], parts[:, :, 0], parts[:, :, -1]):
         sizes[np.unique(border)] = 0
@@ -108,14 +107,14 @@ def _largest_between(
     for part in np.argsort(sizes)[::-1]:
         if sizes[part] == 0:
             return None
-        held: NDArray[np.bool_] = parts == np.uint32(part)
+        held: NDArray[np.bool_] = parts == np.int32(part)
         profile = held.sum(axis=(0, 1))
         if min(middles) < profile @ np.arange(profile.size) / profile.sum() < max(middles):
             return held
     return None
 
 
-def _sizes(parts: NDArray[np.uint32]) -> NDArray[np.float64]:
+def _sizes(parts: NDArray[np.int32]) -> NDArray[np.float64]:
     """Voxels of each piece; of each slice only what lies in a piece is counted."""
     sizes = np.zeros(int(parts.max()) + 1)
     for plane in parts:

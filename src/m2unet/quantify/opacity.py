@@ -149,8 +149,7 @@ def segment_opacity(
     if box is None:
         return result
     blocks = _Blocks(lung[box], spacing_mm)
-    values = np.clip(array[box], _LOWEST_HU, _HIGHEST_HU).astype(np.float32)
-    result[box] = np.where(lung[box], blocks.spread(_classify(blocks.mean(values), blocks, settings)), 0)
+    result[box] = np.where(lung[box], blocks.spread(_classify(blocks.mean(array[box]), blocks, settings)), 0)
     return result
 
 
@@ -184,18 +183,25 @@ class _Blocks:
         z, y, x = (s * f for s, f in zip(spacing_mm, self._factors, strict=True))
         self.spacing_mm = (z, y, x)
         self._lung = lung
-        self.share = self._sum(lung.astype(np.float32)) / np.float32(np.prod(self._factors))
+        self.share = self._sum() / np.float32(np.prod(self._factors))
 
-    def _sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        for axis, factor in enumerate(self._factors):
-            if factor > 1:
-                values = np.add.reduceat(values, np.arange(0, self._shape[axis], factor), axis=axis)
-        return values
+    def _sum(self, array: NDArray[np.int16] | None = None) -> NDArray[np.float32]:
+        """Sums of the lobes' HU over each block, or their count; a layer of blocks at a time, to hold few floats."""
+        layers = []
+        for start in range(0, self._shape[0], self._factors[0]):
+            part = self._lung[start : start + self._factors[0]].astype(np.float32)
+            if array is not None:
+                part *= np.clip(array[start : start + self._factors[0]], _LOWEST_HU, _HIGHEST_HU)
+            for axis, factor in enumerate(self._factors):
+                if factor > 1:
+                    part = np.add.reduceat(part, np.arange(0, part.shape[axis], factor), axis=axis)
+            layers.append(part)
+        return np.concatenate(layers)
 
-    def mean(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mean over the lobe voxels of each block, 0 where there are none."""
+    def mean(self, array: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Mean HU over the lobe voxels of each block, 0 where there are none."""
         whole = self.share * np.float32(np.prod(self._factors))
-        return np.divide(self._sum(values * self._lung), whole, out=np.zeros_like(whole), where=whole > 0)
+        return np.divide(self._sum(array), whole, out=np.zeros_like(whole), where=whole > 0)
 
     def spread(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Give every voxel its block's code."""

@@ -122,7 +122,7 @@ def region_map(mask: NDArray[Any], spacing_mm: tuple[float, float, float]) -> ND
         box = bounding_box(inside)
         if box is None:
             continue
-        where = np.nonzero(inside[box])
+        where = tuple(axis.astype(np.int16) for axis in np.nonzero(inside[box]))
         place = {r.name.split(" ", 1)[1]: r.code for r in REGIONS if r.lobe == abbreviation}
         lateral = where[2] if lobe.side == "left" else -where[2]  # grows away from the midline
         points = _Points(up=where[0], back=where[1], out=lateral, spacing_mm=spacing_mm)
@@ -134,9 +134,9 @@ def region_map(mask: NDArray[Any], spacing_mm: tuple[float, float, float]) -> ND
 class _Points:
     """A lobe's voxels: index towards the head, the back, and away from the midline, ``[n]`` each."""
 
-    up: NDArray[np.int64]
-    back: NDArray[np.int64]
-    out: NDArray[np.int64]
+    up: NDArray[np.int16]
+    back: NDArray[np.int16]
+    out: NDArray[np.int16]
     spacing_mm: tuple[float, float, float]
 
 

@@ -135,7 +135,7 @@ def _tiles(scene: Scene) -> list[_Tile]:
 def _coronal(scene: Scene, box: tuple[slice, slice, slice]) -> Slice:
     middle = (box[1].start + box[1].stop) // 2
     if scene.lobes is not None and scene.lobes.any():  # where the lungs are largest
-        middle = int(np.argmax((scene.lobes > 0).sum(axis=(0, 2))))
+        middle = int(np.argmax(sum((plane > 0).sum(axis=1) for plane in scene.lobes)))
     return scene.cut((_upright(box), middle, box[2]), (0, 2))
 
 
@@ -146,7 +146,7 @@ def _upright(box: tuple[slice, slice, slice]) -> slice:
 
 def _right_middle(scene: Scene, box: tuple[slice, slice, slice]) -> int:
     if scene.lobes is not None:
-        profile = np.isin(scene.lobes, RIGHT_CODES).sum(axis=(0, 1))
+        profile = np.sum([np.isin(plane, RIGHT_CODES).sum(axis=0) for plane in scene.lobes], axis=0)
         if profile.any():
             return int(np.searchsorted(np.cumsum(profile), profile.sum() / 2))
     return box[2].start + (box[2].stop - box[2].start) // 4
