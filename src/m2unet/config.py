@@ -50,6 +50,9 @@ class BagConfig(_Section):
 
     size: int = Field(200, ge=1, description="patches a bag, Table VI")
     patch: int = Field(128, ge=16, multiple_of=16, description="side of a patch, voxels")
+    region: Literal["body", "lungs"] = Field(
+        "body", description="where patches are drawn: the body crop, as the paper does, or the coarse lungs' box"
+    )
     position: PositionReference = Field("none", description="reference box of the position channels")
     test_bags: int = Field(5, ge=1, description="seeded bags averaged at test time")
 

@@ -16,6 +16,9 @@ AIR_HU = -1024
 
 UNKNOWN_SEVERITY = -1
 
+REGION_MARGIN = 0.05
+"""How far beyond the coarse lungs' box patches are still drawn, as a share of its side; the coarse pass may miss a rim."""
+
 
 @runtime_checkable
 class BagSource(Protocol):
@@ -60,13 +63,13 @@ def draw_bag(source: BagSource, config: BagConfig, rng: np.random.Generator) -> 
         config: size of the bag and of its patches, reference of the position channels.
         rng: decides everything random.
     """
-    depth, height, width = source.array.shape
     side = config.patch
+    (z0, y0, x0), (z1, y1, x1) = sampling_region(source, config)
     corners = np.stack(
         [
-            _slices(depth, config.size, rng),
-            _starts(height, side, config.size, rng),
-            _starts(width, side, config.size, rng),
+            z0 + _slices(z1 - z0, config.size, rng),
+            y0 + _starts(y1 - y0, side, config.size, rng),
+            x0 + _starts(x1 - x0, side, config.size, rng),
         ],
         axis=1,
     ).astype(np.int32)
@@ -80,6 +83,24 @@ def draw_bag(source: BagSource, config: BagConfig, rng: np.random.Generator) -> 
         reference=reference_box(source.references, config),
         severity=UNKNOWN_SEVERITY if labelled is None else labelled.severity,
     )
+
+
+def sampling_region(source: BagSource, config: BagConfig) -> NDArray[np.int64]:
+    """The voxels that patches are drawn from: the whole body crop, or the box of the lungs with a margin.
+
+    Returns:
+        ``[2, 3]`` first voxel and one past the last (z, y, x), inside the array. The whole array where
+        ``config.region`` is ``body`` or no lungs were found.
+    """
+    shape = np.asarray(source.array.shape)
+    whole = np.stack([np.zeros(3, dtype=np.int64), shape])
+    lungs = source.references.get("lungs") if config.region == "lungs" else None
+    if lungs is None:
+        return whole
+    margin = REGION_MARGIN * (lungs[1] - lungs[0])
+    low, high = np.floor(lungs[0] - margin), np.ceil(lungs[1] + margin)
+    box = np.clip(np.stack([low, high]).astype(np.int64), 0, shape)
+    return box if bool((box[1] > box[0]).all()) else whole
 
 
 def reference_box(
