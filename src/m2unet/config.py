@@ -88,7 +88,15 @@ class TrainConfig(_Section):
     oversample: Literal["balance", "none"] | float = Field(
         "balance", description="repeat severe scans until balanced, or by this factor"
     )
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "auto"] = Field(
+        "float32", description="auto: bf16 where the hardware multiplies it, else float32"
+    )
+    average: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay a step of the exponential average of weights to keep",
+    )
     checkpointing: bool | Literal["streamed"] = Field(
         True, description="recompute activations in the backward pass; streamed: a third of the memory for more time"
     )

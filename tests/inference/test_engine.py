@@ -12,9 +12,10 @@ from m2unet.cohort.folds import hold_out
 from m2unet.cohort.manifest import Manifest
 from m2unet.config import load_config
 from m2unet.errors import ConfigError, ModelError
-from m2unet.inference.engine import ENGINES, EngineM2UNet, accelerate, fold_normalisations, native_bf16
+from m2unet.inference.engine import ENGINES, EngineM2UNet, accelerate, fold_normalisations
 from m2unet.inference.predictor import Predictor
 from m2unet.models.m2unet import M2UNet
+from m2unet.models.precision import native_bf16
 from m2unet.models.registry import build_model
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.store import prepared_store

@@ -45,12 +45,14 @@ def assert_equal_bits(left: Mapping[str, torch.Tensor], right: Mapping[str, torc
 
 
 def test_the_loss_falls(store: TinyStore, tmp_path: Path) -> None:
-    config = load_config("paper", [*SMALL, "train.epochs=15", "train.optimiser=adamw", "train.lr=0.02"])
+    larger = ["bag.size=8", "model.deep_width=32", "model.instance_concepts=16", "model.bag_concepts=8"]
+    rate = ["train.epochs=25", "train.optimiser=adamw", "train.lr=0.02", "train.bags_per_step=5"]
+    config = load_config("paper", [*SMALL, *larger, *rate])
     state = make_fit(config, store, tmp_path).run()
     assert state.history[-1]["loss_lobes"] < 0.7 * state.history[0]["loss_lobes"]
     assert state.history[-1]["loss_severity"] < 0.7 * state.history[0]["loss_severity"]
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 16)]
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 26)]
     assert list((tmp_path / "tensorboard").iterdir())
 
 
@@ -61,11 +63,9 @@ def test_a_seed_gives_the_same_weights_twice(store: TinyStore, config: Config, t
     assert_equal_bits(weights(first), weights(second))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_interrupted_in_an_epoch_and_resumed_equals_undisturbed(
-    store: TinyStore, tmp_path: Path, accumulate: int
-) -> None:
-    config = load_config("paper", [*SMALL, f"train.accumulate={accumulate}", "train.epochs=3"])
+@pytest.mark.parametrize("setting", ["train.accumulate=1", "train.accumulate=2", "train.average=0.9"])
+def test_interrupted_in_an_epoch_and_resumed_equals_undisturbed(store: TinyStore, tmp_path: Path, setting: str) -> None:
+    config = load_config("paper", [*SMALL, setting, "train.epochs=3"])
     undisturbed = make_fit(config, store, tmp_path / "a")
     expected = undisturbed.run()
 
@@ -82,6 +82,38 @@ def test_interrupted_in_an_epoch_and_resumed_equals_undisturbed(
     assert [{k: v for k, v in row.items() if k not in drop} for row in expected.history] == [
         {k: v for k, v in row.items() if k not in drop} for row in found.history
     ]
+
+
+def test_the_average_is_kept_and_validated_and_training_goes_on_from_its_own_weights(
+    store: TinyStore, tmp_path: Path
+) -> None:
+    settings = [*SMALL, "train.epochs=2", "train.refresh_statistics=false"]
+    plain = make_fit(load_config("paper", settings), store, tmp_path / "a")
+    own: list[dict[str, torch.Tensor]] = [{n: p.detach().clone() for n, p in plain.model.named_parameters()}]
+
+    def watch(done: int, total: int, loss: float) -> None:
+        own.append({n: p.detach().clone() for n, p in plain.model.named_parameters()})
+
+    plain.hooks = Hooks(on_step=watch)
+    plain.run()
+    expected = own[0]
+    for step, after in enumerate(own[1:], 1):  # by hand: decay min(0.5, (1 + t) / (10 + t))
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = {name: decay * expected[name] + (1 - decay) * after[name] for name in after}
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(model: nn.Module) -> dict[str, float | None]:
+        seen.append({name: value.clone() for name, value in model.named_parameters()})
+        return {"score": 0.0}
+
+    averaged = make_fit(
+        load_config("paper", [*settings, "train.average=0.5"]), store, tmp_path / "b", Hooks(validate=validate)
+    )
+    averaged.run()
+    for found in (dict(averaged.model.named_parameters()), seen[-1]):
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value)
+    assert not torch.equal(own[-1]["classifier.weight"], expected["classifier.weight"])
 
 
 def test_loader_processes_change_nothing(store: TinyStore, config: Config, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ AIR_HU = -1024
 UNKNOWN_SEVERITY = -1
 
 REGION_MARGIN = 0.05
-"""How far beyond the coarse lungs' box patches are still drawn, as a share of its side; the coarse pass may miss a rim."""
+"""How far beyond the coarse lungs' box patches are still drawn, as a share of its side; it may miss a rim."""
 
 
 @runtime_checkable

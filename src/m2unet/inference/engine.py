@@ -18,6 +18,7 @@ from m2unet.errors import ConfigError
 from m2unet.models.base import LOBES, SEVERITY, SeverityModel
 from m2unet.models.blocks import ConvNormReLU
 from m2unet.models.m2unet import M2UNet
+from m2unet.models.precision import native_bf16
 
 ENGINES: tuple[str, ...] = ("auto", "reference", "torch", "openvino")
 """``auto``: ``openvino`` on a CPU where it is installed, else ``torch``. ``reference``: torch in float32, as trained.
@@ -98,14 +99,6 @@ def accelerate(model: SeverityModel, engine: str, device: torch.device) -> tuple
     if name == "reference":
         return _torch_engine(model, model), "torch-float32"
     return _fast_torch(model, device)
-
-
-def native_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 itself; elsewhere it is emulated and slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
 
 
 def _resolve(engine: str, device: torch.device) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from m2unet.errors import ConfigError, RunError
 from m2unet.models.base import SeverityModel
 from m2unet.models.batch import Batch
 from m2unet.models.blocks import stream
+from m2unet.models.precision import native_bf16
+from m2unet.training.average import WeightAverage
 from m2unet.training.distributed import World
 from m2unet.training.interrupt import StopRequest, TrainingInterruptedError
 from m2unet.training.losses import joint_loss
@@ -93,6 +96,7 @@ class Fit:
             model.checkpointing = train.checkpointing
         self.model = model
         self.optimiser = make_optimiser(self.model, train)
+        self.average = None if train.average is None else WeightAverage(model, train.average)
         self.state = TrainingState()
         self.log = RunLog(folder, active=self.world.main)
         count = len(bags(0))  # type: ignore[arg-type]
@@ -103,8 +107,8 @@ class Fit:
     def run(self, *, resume: bool = False) -> TrainingState:
         """Train to the last epoch, or until early stopping; with ``resume``, from where the folder's state stands.
 
-        The model ends with the weights to keep: the best validated ones under early stopping, else the last, and with
-        running batch statistics recomputed over training bags if so configured.
+        The model ends with the weights to keep: the best validated ones under early stopping, else the last, or their
+        average over steps; and with running batch statistics recomputed over training bags if so configured.
 
         Raises:
             TrainingInterruptedError: on SIGINT or SIGTERM, after the state was saved.
@@ -117,6 +121,8 @@ class Fit:
                 self._epoch()
         if self.state.best_model is not None:
             self.model.load_state_dict(self.state.best_model)
+        elif self.average is not None:
+            self.average.adopt()
         self._refresh()
         return self.state
 
@@ -127,6 +133,8 @@ class Fit:
         self.state = state
         self.model.load_state_dict(state.model)
         self.optimiser.load_state_dict(state.optimiser)
+        if self.average is not None and state.average is not None:
+            self.average.load_state_dict(state.average)
         logger.info("resuming at epoch %d, step %d", state.epoch + 1, state.step)
 
     def _stopped_early(self) -> bool:
@@ -178,6 +186,8 @@ class Fit:
             sums += self._backward(batch.to(self.world.device, non_blocking=True), len(batches))
         self.world.sum_gradients(self.model)
         self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
         values = (self.world.sum_(sums) / len(batches)).tolist()
         if not all(map(math.isfinite, values)):
             raise RunError(
@@ -191,7 +201,8 @@ class Fit:
 
     def _backward(self, batch: Batch, parts: int) -> torch.Tensor:
         masked_anywhere = self.world.sum_int(int(batch.has_lobes.sum()), self.world.device) > 0
-        bf16 = self.config.train.precision == "bf16"
+        precision = self.config.train.precision
+        bf16 = precision == "bf16" or (precision == "auto" and native_bf16(self.world.device))
         with torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=bf16):
             output = self.model(batch, lobes_for=batch.has_lobes if masked_anywhere else None)
         losses = joint_loss(output, batch, lambda_mil=self.config.train.lambda_mil, world=self.world)
@@ -204,10 +215,7 @@ class Fit:
         last = state.epoch + 1 == train.epochs
         scores: dict[str, float | None] = {}
         if self.hooks.validate is not None and (last or (state.epoch + 1) % train.validate_every == 0):
-            self._refresh()
-            self.model.eval()
-            scores = dict(self.hooks.validate(self.model))
-            self._judge(scores.get("score"))
+            scores = self._validate(self.hooks.validate)
         record = EpochRecord(
             epoch=state.epoch + 1,
             lr=float(self.optimiser.param_groups[0]["lr"]),
@@ -220,6 +228,16 @@ class Fit:
         self._save()
         self.log.write(state.history)
         self.hooks.on_epoch(record)
+
+    def _validate(self, validate: Validator) -> dict[str, float | None]:
+        """Scores of the weights that would be kept now: their average, if there is one."""
+        kept: AbstractContextManager[None] = nullcontext() if self.average is None else self.average.applied()
+        with kept:
+            self._refresh()
+            self.model.eval()
+            scores = dict(validate(self.model))
+            self._judge(scores.get("score"))
+        return scores
 
     def _judge(self, score: float | None) -> None:
         if self.config.train.early_stop is None:
@@ -242,6 +260,7 @@ class Fit:
         if self.world.main:
             self.state.model = self.model.state_dict()
             self.state.optimiser = self.optimiser.state_dict()
+            self.state.average = None if self.average is None else self.average.state_dict()
             save_state(self.state, self.folder)
 
 

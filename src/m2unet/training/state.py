@@ -31,6 +31,7 @@ class TrainingState:
         stale: validations since then.
         model: weights and running statistics.
         optimiser: the optimiser's state.
+        average: exponential average of the weights, kept only with ``train.average``.
         best_model: weights at ``best_epoch``, kept only with early stopping.
     """
 
@@ -43,6 +44,7 @@ class TrainingState:
     stale: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] | None = None
     best_model: dict[str, Any] | None = None
 
 
