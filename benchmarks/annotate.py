@@ -1,6 +1,6 @@
 """Dice on unseen phantoms against the number of corrected scans: those with most doubt first, or in random order.
 
-    python benchmarks/annotate.py --seeds 3 --out docs/images/annotate.png --table annotate.json
+    python benchmarks/annotate.py --table annotate.json --out docs/images/annotate.png
 
 A tiny network learns from three scans with true lobe masks. In rounds, more scans of the pool are "corrected" (given
 their true masks): those of which the network trained so far is least sure, or random ones; the network is trained anew
@@ -155,21 +155,25 @@ def _correlation(study: Study, predictor: Predictor) -> float:
 def main() -> None:
     """Run all seeds, write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--table", type=Path, required=True, nargs="+", help="the first is written; all are drawn")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = json.loads(options.table.read_text()) if options.table.is_file() else {}
-    for seed in range(options.seeds):
+    table = options.table[0]
+    results = json.loads(table.read_text()) if table.is_file() else {}
+    for seed in options.seeds:
         if str(seed) in results:
             continue
-        started = time.monotonic()
+        started = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            results[str(seed)] = {**run_seed(seed, Path(folder)), "seconds": round(time.monotonic() - started)}
-        options.table.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            results[str(seed)] = {**run_seed(seed, Path(folder)), "seconds": round(time.process_time() - started)}
+        table.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.out:
-        plot(json.loads(options.table.read_text()), options.out)
+        merged = {}
+        for path in options.table:
+            merged |= json.loads(path.read_text())
+        plot(merged, options.out)
 
 
 def plot(results: dict[str, dict], path: Path) -> None:  # type: ignore[type-arg]
