@@ -39,17 +39,18 @@ from m2unet.workflows.train import TrainJob, train_run
 
 POOL, TEST, START = 16, 8, 3
 ROUNDS = (5, 8)
-STEPS = 120
+STEPS = 180
 BAGS_PER_STEP = 4
 TINY = (
     "model.name=seg_only",
-    "model.width=8",
-    "model.deep_width=24",
+    "model.width=16",
+    "model.deep_width=32",
     "prepare.inplane_mm=6",
     "prepare.min_box=48",
     "bag.size=8",
     "bag.patch=48",
-    "train.lr=0.01",
+    "train.lr=0.006",
+    "train.precision=bf16",
     f"train.bags_per_step={BAGS_PER_STEP}",
     "train.validate_every=1000",
 )

@@ -52,3 +52,10 @@ def test_defaults(asked: list, tmp_path: Path) -> None:
 def test_one_scan_for_real(tmp_path: Path) -> None:
     call(str(tmp_path / "out"), "--scans", "1", "--workers", "1")
     assert len(read_manifest(tmp_path / "out" / "manifest.csv")) == 1
+
+
+def test_a_course_follows_patients(asked: list, tmp_path: Path) -> None:
+    output = call(str(tmp_path), "--course", "3", "--patients", "2", "--seed", "7")
+    [(plan, _, _)] = asked
+    assert plan.course and len(plan.scans) == 6 and len(plan.patients) == 2
+    assert "m2unet followup" in output

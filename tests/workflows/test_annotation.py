@@ -79,6 +79,11 @@ def test_scans_without_a_mask_are_proposed_and_ranked(proposed: AnnotationFolder
 def test_proposals_are_kept_until_something_changes(proposed: AnnotationFolder, bare: Manifest, run: RunFolder) -> None:
     again = propose_masks(bare, run.path, proposed.path)
     assert all(one.skipped for one in again)
+    stamps = {path: path.stat().st_mtime_ns for path in (proposed.path / "proposals").iterdir()}
+    call = ["annotate", "propose", str(bare.path), "--model", str(run.path), "--out", str(proposed.path)]
+    result = CliRunner().invoke(app, [*call, "--device", "cpu"])
+    assert result.exit_code == 0 and f"1. {again[0].scan_id}: doubt" in result.output
+    assert stamps == {path: path.stat().st_mtime_ns for path in (proposed.path / "proposals").iterdir()}
 
 
 def test_a_bad_scan_and_a_whole_cohort(bare: Manifest, cohort: Manifest, run: RunFolder, tmp_path: Path) -> None:
