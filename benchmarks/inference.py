@@ -26,6 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Threads that wait by spinning would be charged for other programs' work. The command line sets the same.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 from m2unet.config import Config, load_config

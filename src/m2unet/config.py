@@ -100,6 +100,10 @@ class TrainConfig(_Section):
     checkpointing: bool | Literal["streamed"] = Field(
         True, description="recompute activations in the backward pass; streamed: a third of the memory for more time"
     )
+    compile: bool = Field(False, description="compile the encoder and decoder with torch.compile; pays on a GPU")
+    statistics: Literal["synchronised", "local", "frozen"] = Field(
+        "synchronised", description="of batch normalisation: of all processes' bags, of each process's own, or running"
+    )
     workers: int = Field(0, ge=0, description="loader processes")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     early_stop: int | None = Field(None, ge=1, description="stop after so many validations without improvement")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: for whatever the operating system refuses.
     """
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    # Unique among machines too: two that share a folder may run processes of one number.
+    temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

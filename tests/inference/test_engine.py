@@ -12,7 +12,7 @@ from m2unet.cohort.folds import hold_out
 from m2unet.cohort.manifest import Manifest
 from m2unet.config import load_config
 from m2unet.errors import ConfigError, ModelError
-from m2unet.inference.engine import ENGINES, EngineM2UNet, accelerate, fold_normalisations
+from m2unet.inference.engine import ENGINES, EngineM2UNet, accelerate, fold
 from m2unet.inference.predictor import Predictor
 from m2unet.models.m2unet import M2UNet
 from m2unet.models.precision import native_bf16
@@ -76,7 +76,7 @@ def test_masks_and_severity_agree_with_float32(engine: str, trained: RunFolder, 
 def test_folding_is_exact_but_for_rounding() -> None:
     images = torch.rand(2, 1, 48, 32)
     expected = small_model().segment(images)
-    torch.testing.assert_close(fold_normalisations(small_model()).segment(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fold(small_model()).segment(images), expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()

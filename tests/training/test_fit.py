@@ -15,6 +15,7 @@ from torch import nn
 from m2unet.bags.dataset import BagDataset
 from m2unet.config import Config, load_config
 from m2unet.errors import ConfigError, RunError
+from m2unet.models.norm import BatchNorm
 from m2unet.models.registry import build_model
 from m2unet.training.distributed import World
 from m2unet.training.fit import Fit, Hooks
@@ -192,3 +193,39 @@ def test_bf16_trains(store: TinyStore, tmp_path: Path) -> None:
     config = load_config("paper", [*SMALL, "train.precision=bf16", "train.epochs=1"])
     state = make_fit(config, store, tmp_path).run()
     assert state.history[0]["loss"] > 0
+
+
+def test_frozen_statistics_stay_as_they_were(store: TinyStore, tmp_path: Path) -> None:
+    fit = make_fit(load_config("paper", [*SMALL, "train.statistics=frozen"]), store, tmp_path)
+    before = weights(fit)
+    fit.run()
+    after = weights(fit)
+    assert all(torch.equal(after[name], value) for name, value in before.items() if "running" in name)
+    assert not torch.equal(after["encoder.blocks.0.first.conv.weight"], before["encoder.blocks.0.first.conv.weight"])
+
+
+def test_local_statistics_are_not_shared(store: TinyStore, tmp_path: Path) -> None:
+    fit = make_fit(load_config("paper", [*SMALL, "train.statistics=local", "train.epochs=1"]), store, tmp_path)
+    fit.run()
+    assert not any(module.synchronise for module in fit.model.modules() if isinstance(module, BatchNorm))
+
+
+def test_streamed_training_is_training(store: TinyStore, tmp_path: Path) -> None:
+    """Rounding apart: sums are taken in another order."""
+    plain = make_fit(load_config("paper", [*SMALL, "train.epochs=1"]), store, tmp_path / "a")
+    pieces = make_fit(
+        load_config("paper", [*SMALL, "train.epochs=1", "train.checkpointing=streamed"]), store, tmp_path / "b"
+    )
+    plain.run()
+    pieces.run()
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(pieces)[name].float(), value.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_compiling_is_asked_of_the_convolutional_parts(
+    store: TinyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(type(self).__name__))
+    make_fit(load_config("paper", [*SMALL, "train.compile=true"]), store, tmp_path)
+    assert asked == ["Encoder", "Decoder"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,7 @@ def start(folder: Path, *settings: str, processes: int = 1) -> subprocess.Popen[
     """Start the worker, under torchrun if more than one process is wanted."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
-        launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        launcher += ["torch.distributed.run", "--standalone", "--max-restarts=3", f"--nproc-per-node={processes}", "-m"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([*launcher, "tests.training.worker", str(folder), *settings], cwd=ROOT, env=environment)
 
@@ -31,16 +32,21 @@ def finished(folder: Path, *settings: str, processes: int = 1) -> dict[str, Any]
     return saved
 
 
+def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, epochs: int) -> None:
+    """Wait until so many epochs are done, and fail if the process ends before."""
+    metrics = folder / "metrics.csv"
+    deadline = time.monotonic() + 200
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > epochs):
+        assert process.poll() is None, "the worker ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_killed_and_resumed_gives_the_same_bits(tmp_path: Path) -> None:
     settings = ("train.epochs=20",)
     expected = finished(tmp_path / "a", *settings)
     process = start(tmp_path / "b", *settings)
-    metrics = tmp_path / "b" / "metrics.csv"
-    deadline = time.monotonic() + 200
-    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 4):
-        assert process.poll() is None, "the worker ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_epochs(process, tmp_path / "b", 4)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "b" / "final.pt").exists()
@@ -60,3 +66,18 @@ def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(two["model"][name], value, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     for left, right in zip(one["history"], two["history"], strict=True):
         assert abs(left["loss"] - right["loss"]) < 1e-4 * abs(left["loss"]) + 1e-5
+
+
+def test_one_of_two_processes_is_killed_and_all_are_restarted(tmp_path: Path) -> None:
+    settings = ("train.epochs=12", "train.bags_per_step=10")
+    expected = finished(tmp_path / "a", *settings, processes=2)
+    launcher = start(tmp_path / "b", *settings, processes=2)
+    wait_for_epochs(launcher, tmp_path / "b", 2)
+    first, second = psutil.Process(launcher.pid).children()
+    second.kill()
+    assert launcher.wait(timeout=300) == 0
+    assert not first.is_running()
+    found = torch.load(tmp_path / "b" / "final.pt", weights_only=True)
+    for name, value in expected["model"].items():
+        assert torch.equal(value, found["model"][name]), name
+    assert len(found["history"]) == 12

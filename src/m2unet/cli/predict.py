@@ -36,12 +36,19 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
     engine: Engine = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="Dask scheduler (tcp://head:8786) or slurm; the model and all paths shared."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Jobs to ask SLURM for, with --cluster slurm.")] = 1,
 ) -> None:
     """Predict scans: lobes, opacities, severity and a report, one folder a case. Finished cases are skipped."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
+    from m2unet.inference.predictor import packaged_model
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.case import CaseOptions
+    from m2unet.workflows.cluster import ClusterJob, predict_on_cluster
     from m2unet.workflows.dicom import export_dicom
     from m2unet.workflows.methods import load_method
     from m2unet.workflows.predict import find_cases, predict_cases
@@ -54,10 +61,16 @@ def predict(
             raise ConfigError("--lobes is the mask of one scan", found=f"{len(cases)} scans", expected="one")
         cases = [replace(cases[0], mask=lobes)]
     cases = [replace(case, codes=code_system(lobe_codes or "m2unet")) for case in cases]
-    predictor = load_method(model, device=str(choose_device(device)), engine=engine)
     exporters = (export_dicom,) if dicom else ()
     options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters, explain=explain)
-    outcomes = list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
+    folder = packaged_model() if model is None else model
+    if cluster is None:
+        predictor = load_method(folder, device=str(choose_device(device)), engine=engine)
+        found = predict_cases(predictor, cases, out, options, progress=TerminalProgress())
+    else:
+        job = ClusterJob(folder.absolute(), out.absolute(), cluster, workers, engine, options)
+        found = predict_on_cluster(job, cases, progress=TerminalProgress())
+    outcomes = list(found)
     for outcome in outcomes:
         say(f"{outcome.case.name}: {_line(outcome)}")
     failed = sum(outcome.error is not None for outcome in outcomes)

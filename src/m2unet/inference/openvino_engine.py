@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2unet.inference.engine import EngineM2UNet
+from m2unet.inference.engine import EngineM2UNet, fold
 from m2unet.models.base import LOBES
 from m2unet.models.m2unet import M2UNet
 
@@ -43,7 +43,8 @@ GRAPHS = ("deepest", "logits")
 
 def graph_of(model: M2UNet, name: str) -> Any:
     """One of ``GRAPHS`` of a model in evaluation mode on the CPU, as an OpenVINO model."""
-    module = _Deepest(model) if name == "deepest" else _Logits(model)
+    folded = fold(model)
+    module = _Deepest(folded) if name == "deepest" else _Logits(folded)
     return convert(module, model.in_channels)
 
 

@@ -17,10 +17,10 @@ from m2unet.ct.prepare import PreparedScan
 MULTIPLE = 16
 """Four 2 x 2 poolings: the network takes sides divisible by this."""
 
-SLAB_MM = 16.0
+SLAB_MM = 8.0
 """Height of slices that share a region."""
 
-MARGIN_MM = 8.0
+MARGIN_MM = 6.0
 """How far beyond the coarse lungs, in the plane and along the body, is segmented at once."""
 
 EDGE = 3

@@ -38,7 +38,7 @@ class ConvNormReLU(nn.Module):
         Raises:
             ValueError: the c_i do not add up to the channels in.
         """
-        if self.streamed and self.training and torch.is_grad_enabled() and processes() == 1:
+        if self.streamed and self.norm.training and torch.is_grad_enabled() and processes() == 1:
             return self._stream(maps)
         return F.relu(self.norm(self._convolve(maps)), inplace=True)
 

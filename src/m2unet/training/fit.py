@@ -22,6 +22,7 @@ from m2unet.errors import ConfigError, RunError
 from m2unet.models.base import SeverityModel
 from m2unet.models.batch import Batch
 from m2unet.models.blocks import stream
+from m2unet.models.norm import BatchNorm
 from m2unet.models.precision import native_bf16
 from m2unet.training.average import WeightAverage
 from m2unet.training.distributed import World
@@ -95,6 +96,8 @@ class Fit:
         else:
             model.checkpointing = train.checkpointing
         self.model = model
+        if train.compile:
+            compile_parts(model)
         self.optimiser = make_optimiser(self.model, train)
         self.average = None if train.average is None else WeightAverage(model, train.average)
         self.state = TrainingState()
@@ -151,7 +154,7 @@ class Fit:
         epoch, started = self.state.epoch, time.monotonic()
         updates = self._updates(epoch)[self.state.step :]
         loader = iter(self._loader(epoch, updates))
-        self.model.train()
+        set_training(self.model, self.config.train.statistics)
         for update in updates:
             self._update([next(loader) for _ in update])
             self.state.step += 1
@@ -251,7 +254,7 @@ class Fit:
 
     def _refresh(self) -> None:
         """Recompute running statistics over a fixed set of training bags, the same on every process."""
-        if self.config.train.refresh_statistics:
+        if self.config.train.refresh_statistics and self.config.train.statistics != "frozen":
             steps = epoch_steps(self._count, self.config.train.bags_per_step, seed=self.config.seed, epoch=0)
             loader = DataLoader(self.bags(0), batch_sampler=steps[:REFRESH_STEPS], collate_fn=BatchMaker(self.config))
             refresh_statistics(self.model, loader, self.world.device)
@@ -262,6 +265,23 @@ class Fit:
             self.state.optimiser = self.optimiser.state_dict()
             self.state.average = None if self.average is None else self.average.state_dict()
             save_state(self.state, self.folder)
+
+
+def set_training(model: nn.Module, statistics: str) -> None:
+    """Training mode, with batch normalisation as ``train.statistics`` says: see :class:`m2unet.config.TrainConfig`."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.synchronise = statistics == "synchronised"
+            module.train(statistics != "frozen")
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Compile the convolutional parts in place; parameters keep their names."""
+    for name in ("encoder", "decoder"):
+        part = getattr(model, name, None)
+        if part is not None:
+            part.compile()
 
 
 REFRESH_STEPS = 16

@@ -113,7 +113,7 @@ def predict_cases(
     rows: list[CohortCase] = []
     with shown.stage("predicting") as step:
         for number, case in enumerate(cases, 1):
-            outcome = _case(predictor, case, out / case.name, options)
+            outcome = predict_case(predictor, case, out / case.name, options)
             rows.append(CohortCase(case.name, outcome.result, outcome.error))
             yield outcome
             step(number, len(cases))
@@ -121,7 +121,8 @@ def predict_cases(
         write_cohort_page(out, rows, page=options.report)
 
 
-def _case(predictor: AnyPredictor, case: Case, folder: Path, options: CaseOptions) -> CaseOutcome:
+def predict_case(predictor: AnyPredictor, case: Case, folder: Path, options: CaseOptions) -> CaseOutcome:
+    """Predict one case into its folder, or say why not; a finished one is left as it is."""
     try:
         handcrafted = isinstance(predictor, HandcraftedPredictor)
         fingerprint = source_fingerprint(case.path, case.mask if handcrafted else None)

@@ -1,0 +1,98 @@
+"""Prediction on a cluster: two real worker processes, one killed in mid-run."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from m2unet.cohort.manifest import Manifest
+from m2unet.errors import ConfigError
+from m2unet.inference.predictor import Predictor
+from m2unet.report.result import ResultDocument
+from m2unet.workflows.case import CaseOptions
+from m2unet.workflows.cluster import ClusterJob, predict_on_cluster
+from m2unet.workflows.predict import Case, find_cases, predict_cases
+from m2unet.workflows.run_folder import RunFolder
+
+PLAIN = CaseOptions(montage=False, report=False)
+
+
+@contextmanager
+def process(*command: str) -> Iterator[subprocess.Popen[str]]:
+    running = subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+def address_of(scheduler: subprocess.Popen[str]) -> str:
+    assert scheduler.stderr is not None
+    for line in scheduler.stderr:
+        found = re.search(r"Scheduler at:\s+(tcp://\S+)", line)
+        if found:
+            return found.group(1)
+    raise AssertionError("the scheduler did not start")
+
+
+def test_a_killed_worker_costs_no_result(run: RunFolder, cohort: Manifest, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    cases = [Case(f"{row.scan_id}_{copy}", row.image) for copy in range(2) for row in cohort.rows[:5]]
+    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    with process(*scheduler) as head:
+        address = address_of(head)
+        worker = ("distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard")
+        with process(*worker) as first, process(*worker):
+            job = ClusterJob(run.path, tmp_path / "many", address, engine="reference", options=PLAIN)
+            outcomes = predict_on_cluster(job, cases)
+            done = [next(outcomes)]
+            os.kill(first.pid, signal.SIGKILL)
+            done += list(outcomes)
+    assert first.returncode == -signal.SIGKILL
+    assert sorted(outcome.case.name for outcome in done) == sorted(case.name for case in cases)
+    assert not [outcome.error for outcome in done if outcome.error]
+    alone = list(predict_cases(Predictor.load(run.path), cases, tmp_path / "one", PLAIN))
+    for outcome in alone:
+        other = tmp_path / "many" / outcome.case.name
+        kept = ResultDocument.model_validate_json((other / "result.json").read_text())
+        assert outcome.result is not None
+        assert kept.severity == outcome.result.severity
+        assert kept.lobes == outcome.result.lobes
+        for mask in ("lobes", "opacity"):
+            one, many = (
+                sitk.GetArrayFromImage(sitk.ReadImage(str(folder / outcome.result.files[mask])))
+                for folder in (outcome.folder, other)
+            )
+            np.testing.assert_array_equal(one, many)
+        assert not list(other.glob(".*tmp*"))
+
+
+def test_a_scheduler_that_is_not_there_is_named(run: RunFolder, cohort: Manifest, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    job = ClusterJob(run.path, tmp_path, "nonsense://nowhere")
+    with pytest.raises(ConfigError, match="scheduler"):
+        list(predict_on_cluster(job, find_cases([cohort.rows[0].image])))
+
+
+def test_without_dask_the_extra_is_named(
+    run: RunFolder, cohort: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"m2unet\[cluster\]"):
+        list(predict_on_cluster(ClusterJob(run.path, tmp_path, "tcp://127.0.0.1:1"), []))
+    assert time.monotonic() - started < 10
