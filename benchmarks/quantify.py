@@ -86,7 +86,7 @@ def measure(phantom: PhantomScan, predictor: Predictor | None = None) -> Row:
         sums=None if None in sums else sums,  # type: ignore[arg-type]
         seconds=seconds,
         lobe_dice=segmentation_metrics(phantom.lobes, lobes).dsc,
-        lung_volume_error=100 * float((lobes > 0).sum() / inside.sum() - 1),
+        lung_volume_error=100 * float(np.isin(lobes, LOBE_CODES).sum() / inside.sum() - 1),
     )
 
 
