@@ -37,7 +37,7 @@ class BrightNetwork:
         dense = ((hu > -780) & (hu < -500)).float()
         parts = dense.unflatten(2, (4, -1)).unflatten(1, (4, -1)).mean(dim=(2, 4)) / len(dense)
         severity = torch.stack([torch.zeros(()), parts.sum() - 0.2]).unsqueeze(0)
-        return Evidence(ModelOutput(severity=severity), parts, -0.2)
+        return Evidence(ModelOutput(severity=severity), parts, -0.2, parts)
 
 
 @pytest.fixture(scope="module")

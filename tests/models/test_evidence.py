@@ -48,6 +48,33 @@ def test_the_logit_from_the_winners_alone_is_the_models(changes: dict[str, objec
             assert not torch.allclose(model(only(batch, rest)).severity, whole.severity, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["m2unet", "gated_mil", "resnet50_max"])
+def test_the_finer_map_is_the_gradient_of_the_whole_network(name: str) -> None:
+    """Recomputed in one go: the log-odds of the whole bag, differentiated at the early map of all patches."""
+    model, batch = warm(small_model(name)), make_batch([20], seed=4)
+    found = model.evidence(batch)
+    images = batch.inputs(position=False)
+    if name == "resnet50_max":
+        net = model.network
+        early = net.layer1(net.maxpool(net.act(net.bn1(net.conv1(images))))).detach().requires_grad_(True)
+        embeddings = net.avgpool(net.layer4(net.layer3(net.layer2(early)))).flatten(1)
+    else:
+        early = model.encoder(images)[2].detach().requires_grad_(True)
+        deepest = early
+        for block in model.encoder.blocks[3:]:
+            deepest = block(deepest)
+        flat = deepest.flatten(2)
+        embeddings = model.embedding_mil(flat.transpose(1, 2)).values if name == "m2unet" else flat.mean(2)
+    severity = model.classify(embeddings.unsqueeze(0)).severity
+    (slope,) = torch.autograd.grad(severity[0, 1] - severity[0, 0], early)
+    looked = slope.abs().flatten(1).sum(1) > 0
+    mean = early[looked].mean(dim=(0, 2, 3), keepdim=True)
+    expected = (slope * (early - mean)).sum(1)
+    assert found.fine.shape == expected.shape and 0 < int(looked.sum()) <= 20
+    torch.testing.assert_close(found.fine[looked], expected[looked].detach(), atol=1e-6, rtol=1e-4)
+    assert not found.fine[~looked].any()
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_parts_add_up_to_the_models_log_odds(name: str) -> None:
     model, batch = warm(small_model(name, position=True)), make_batch([6], seed=1, position=True)

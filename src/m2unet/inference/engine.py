@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from m2unet.errors import ConfigError
 from m2unet.models.base import LOBES, SEVERITY, SeverityModel
 from m2unet.models.blocks import ConvNormReLU
+from m2unet.models.encoder import Encoder
 from m2unet.models.m2unet import M2UNet
 from m2unet.models.precision import native_bf16
 
@@ -49,6 +50,7 @@ class EngineM2UNet(M2UNet):
         if SEVERITY in model.tasks:
             self.embedding_mil, self.image_mil, self.classifier = model.embedding_mil, model.image_mil, model.classifier
         self._deepest, self._logits = deepest, logits
+        self._plain = (model.encoder,)  # in a tuple: it is no part of what computes
         self.eval()
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -56,6 +58,10 @@ class EngineM2UNet(M2UNet):
         self.check_images(images)
         step = max(1, CHUNK_PIXELS // (images.shape[2] * images.shape[3]))
         return [torch.cat([self._deepest(part).float() for part in images.split(step)])]
+
+    def plain_encoder(self) -> Encoder:
+        """See :meth:`M2UNet.plain_encoder`: that of the model as it was trained."""
+        return self._plain[0]
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Not to be had from the deepest map; use :meth:`segment`."""

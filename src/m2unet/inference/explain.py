@@ -1,8 +1,9 @@
 """Where in a scan a severity comes from: a heat map in the scan's own geometry, and the patches that counted most.
 
 The bags are those of the estimate (the same seed, the same streams), so that what is explained is what was said. Each
-bag's log-odds are shared among the feature positions of its patches (:mod:`m2unet.models.evidence`); the heat of a
-voxel is the mean part of the positions that looked at it, smoothed because random patches leave gaps.
+bag's log-odds are shared among the patches (:mod:`m2unet.models.evidence`), and a finer map tells where in them the
+evidence lies; the heat of a voxel is the mean of the finer maps that looked at it, smoothed because random patches
+leave gaps.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from m2unet.ct.prepare import PreparedScan
 from m2unet.inference.network import Network
 from m2unet.inference.severity import SeverityEstimate, bag_answer, gather_estimate, seeded_batches
 
-SUBDIVISION = 4
-"""Heat is gathered on a grid this much finer than a network's positions."""
+SUBDIVISION = 2
+"""Heat is gathered on a grid this much finer than the networks' finer maps."""
 
 SMOOTH_MM = 5.0
-"""Standard deviation of the smoothing through the slices; in the plane it is a quarter of a position."""
+"""Standard deviation of the smoothing through the slices; in the plane it is a pixel of the finer map."""
 
 TOP_PATCHES = 5
 _NEAR_MM, _OVERLAP = 10.0, 0.25
@@ -37,7 +38,7 @@ class TopPatch:
     Attributes:
         z: slice of the volume, from 0 at the feet.
         box: ``(y0, y1, x0, x1)``, first and one past the last voxel, cut to the image.
-        peak: ``(y, x)`` of the middle of the position with the largest part.
+        peak: ``(y, x)`` of the middle of the strongest pixel of its finer map.
         contribution: the patch's part in its bag's log-odds of severe.
         share: of all that spoke for severe in that bag, 0 to 1.
         bag: which bag, from 0.
@@ -62,7 +63,7 @@ class Explanation:
 
     Attributes:
         heat: ``[z, y, x]`` int8 on the volume's grid: percent of the largest heat, positive where it speaks for severe.
-        peak: the largest heat: log-odds of one position of one patch, averaged.
+        peak: the largest heat: of one pixel of a finer map, averaged over those that looked there.
         log_odds: mean over the bags, of severe.
         base: mean over the bags of what bags of average positions would have.
         patches: those that counted most for severe, first the strongest; at most :data:`TOP_PATCHES`.
@@ -79,9 +80,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _BagParts:
-    """Parts ``[n, h, w]`` of the patches of one bag."""
+    """Parts ``[n]`` of the patches of one bag in its log-odds, and their finer maps ``[n, h, w]``."""
 
     corners: NDArray[np.int32]
+    sums: NDArray[np.float32]
     parts: NDArray[np.float32]
 
 
@@ -96,7 +98,8 @@ def explain_severity(
     for bag, batch in seeded_batches(scan, config, seed, bags):
         found = model.evidence(batch.to(device))
         answers.append(bag_answer(found.output))
-        parts.append(_BagParts(bag.corners, found.positions.float().cpu().numpy()))
+        sums = found.positions.float().sum(dim=(1, 2)).cpu().numpy()
+        parts.append(_BagParts(bag.corners, sums, found.fine.float().cpu().numpy()))
         margins.append(found.margin)
         bases.append(found.base)
     heat, looked_at = _heat(scan, parts, config.bag.patch)
@@ -128,7 +131,7 @@ def _heat(scan: PreparedScan, bags: Sequence[_BagParts], side: int) -> tuple[NDA
     for bag in bags:
         _paint(total, looks, bag, side, stride)
     looked_at = float(np.mean(looks > 0))
-    spread = side / bags[0].parts.shape[1] / SUBDIVISION / stride
+    spread = side / bags[0].parts.shape[1] / stride
     sigma = (SMOOTH_MM / scan.spacing_mm[0], spread, spread)
     total, looks = (gaussian_filter(grid, sigma, mode="constant", truncate=3) for grid in (total, looks))
     heat = np.divide(total, looks, out=np.zeros_like(total), where=looks > 0.02)
@@ -136,7 +139,7 @@ def _heat(scan: PreparedScan, bags: Sequence[_BagParts], side: int) -> tuple[NDA
 
 
 def _paint(total: NDArray[np.float32], looks: NDArray[np.float32], bag: _BagParts, side: int, stride: int) -> None:
-    """Add the patches of a bag: each position's part to all cells it covers, and one look to all the patch covers."""
+    """Add the patches of a bag: each pixel of the finer map to all cells it covers, a look to all the patch covers."""
     rows, columns = total.shape[1:]
     offsets = (np.arange(side // stride) + 0.5) * stride
     for (z, top, left), parts in zip(bag.corners.tolist(), bag.parts, strict=True):
@@ -165,7 +168,7 @@ def top_patches(scan: PreparedScan, bags: Sequence[_BagParts], side: int) -> tup
     """The patches with the largest parts over all bags, of neighbours that show the same only the strongest."""
     found = []
     for number, bag in enumerate(bags):
-        sums = bag.parts.sum(axis=(1, 2))
+        sums = bag.sums
         speaking = float(sums[sums > 0].sum())
         for patch in np.flatnonzero(sums > 0):
             place = _place(scan, bag, int(patch), side)

@@ -10,6 +10,10 @@ STRIDE = 16
 """Pixels of the input per position of the deepest feature map, along each axis."""
 
 
+EARLY = 3
+"""Blocks up to the map at which finer explanations are taken."""
+
+
 class Encoder(nn.Module):
     """Five blocks; the maps of all are handed on, the deepest last.
 
@@ -31,3 +35,15 @@ class Encoder(nn.Module):
             images = apply(block, images, recompute=recompute)
             maps.append(images)
         return maps
+
+    def early(self, images: Tensor) -> Tensor:
+        """The map of block :data:`EARLY` alone, ``[N, width, H/4, W/4]``."""
+        for block in self.blocks[:EARLY]:
+            images = block(images)
+        return images
+
+    def from_early(self, early: Tensor) -> Tensor:
+        """The deepest map from that of :meth:`early`."""
+        for block in self.blocks[EARLY:]:
+            early = block(early)
+        return early

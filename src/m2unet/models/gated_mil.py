@@ -9,7 +9,7 @@ from m2unet.config import ModelConfig
 from m2unet.models.base import InstanceModel, check_bags, check_single
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.encoder import STRIDE, Encoder
-from m2unet.models.evidence import Evidence, linear_evidence
+from m2unet.models.evidence import Evidence, fine_parts, linear_evidence, margin_of, slope_at
 
 ATTENTION_WIDTH = 128
 """Length of the hidden vector of the attention, as in Ilse et al."""
@@ -81,11 +81,16 @@ class GatedMIL(InstanceModel):
     def evidence(self, batch: Batch) -> Evidence:
         """See :meth:`m2unet.models.base.SeverityModel.evidence`: features times the attention the bag got."""
         check_single(batch)
+        images = batch.inputs(position=self.config.position)
         with torch.no_grad():
-            features = self._features(batch.inputs(position=self.config.position))
-            output = self.classify(features.mean(dim=(2, 3)).unsqueeze(0))
+            features = self._features(images)
+            embeddings = features.mean(dim=(2, 3))
+            output = self.classify(embeddings.unsqueeze(0))
         assert output.attention is not None
-        return linear_evidence(output, features, self.classifier, output.attention[0])
+        slope = slope_at(lambda rows: margin_of(self.classify(rows.unsqueeze(0))), embeddings)
+        encoder = self.encoder
+        fine = fine_parts(encoder.early, lambda early: encoder.from_early(early).mean(dim=(2, 3)), images, slope)
+        return linear_evidence(output, features, self.classifier, output.attention[0], fine)
 
     def _features(self, images: Tensor) -> Tensor:
         self.check_images(images)

@@ -13,7 +13,7 @@ from m2unet.models.base import LOBES, SEVERITY, SeverityModel, check_bags, check
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.decoder import Decoder
 from m2unet.models.encoder import STRIDE, Encoder
-from m2unet.models.evidence import Evidence, integrated_gradients
+from m2unet.models.evidence import Evidence, fine_parts, integrated_gradients, slope_at, spread
 from m2unet.models.pooling import GlobalContrastPooling, Pooled
 
 
@@ -137,9 +137,10 @@ class M2UNet(SeverityModel):
         if SEVERITY not in self.tasks:
             raise self._without(SEVERITY)
         check_single(batch)
+        images = batch.inputs(position=self.config.position)
         with torch.no_grad():
-            maps = self.encode(batch.inputs(position=self.config.position))
-            instances = maps[-1].flatten(2).transpose(1, 2)
+            deepest = self.encode(images)[-1].float()
+            instances = deepest.flatten(2).transpose(1, 2)
             pooled = self.embedding_mil.pooling(instances)
             output = self.classify(self.embedding_mil.head(pooled.values).unsqueeze(0))
             assert output.image_winners is not None
@@ -148,9 +149,19 @@ class M2UNet(SeverityModel):
             average = self.embedding_mil.pooling.average(instances).expand_as(reached)
         parts, base = integrated_gradients(lambda scores: self._margin(scores, order), average, reached)
         placed = parts.new_zeros(len(chosen), instances.shape[1]).scatter_add_(1, won, parts)
-        positions = parts.new_zeros(instances.shape[:2])
-        positions[chosen] = placed
-        return Evidence(output, positions.view(len(instances), *maps[-1].shape[2:]), float(base))
+        positions = spread(placed, chosen, len(images)).view(len(images), *deepest.shape[2:])
+        slope = slope_at(lambda scores: self._margin(scores.unsqueeze(0), order).sum(), reached)
+        encoder = self.plain_encoder()
+        fine = fine_parts(encoder.early, lambda early: self._scores(encoder.from_early(early)), images[chosen], slope)
+        return Evidence(output, positions, float(base), spread(fine, chosen, len(images)))
+
+    def plain_encoder(self) -> Encoder:
+        """The encoder whose gradients explain; what computes faster may have none."""
+        return self.encoder
+
+    def _scores(self, deepest: Tensor) -> Tensor:
+        """Pooled scores ``[N, p]`` of deepest maps."""
+        return self.embedding_mil.pooling(deepest.flatten(2).transpose(1, 2)).values
 
     def _margin(self, scores: Tensor, order: Tensor) -> Tensor:
         """Log-odds ``[S]`` from the scores ``[S, u, p]`` of the winning patches; ``order`` ``[q]``: whose each is."""

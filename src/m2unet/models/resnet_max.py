@@ -13,7 +13,7 @@ from m2unet.config import ModelConfig
 from m2unet.models.base import InstanceModel, check_bags, check_single
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.blocks import apply
-from m2unet.models.evidence import Evidence, linear_evidence
+from m2unet.models.evidence import Evidence, fine_parts, linear_evidence, spread
 from m2unet.models.norm import adopt_batch_norm
 
 STANDARD_WIDTH = 64
@@ -72,13 +72,22 @@ class ResNetMax(InstanceModel):
     def evidence(self, batch: Batch) -> Evidence:
         """See :meth:`m2unet.models.base.SeverityModel.evidence`: positions of the winning patch (class activation)."""
         check_single(batch)
+        images, net = batch.inputs(position=self.config.position), self.network
         with torch.no_grad():
-            features = self._features(batch.inputs(position=self.config.position))
+            features = self._features(images)
             output = self.classify(self.network.avgpool(features).flatten(1).float().unsqueeze(0))
         assert output.image_winners is not None
+        winner = output.image_winners[0]
         weights = torch.zeros(len(features), device=features.device)
-        weights[output.image_winners[0]] = 1.0
-        return linear_evidence(output, features, self.network.fc, weights)
+        weights[winner] = 1.0
+        slope = (net.fc.weight[1] - net.fc.weight[0]).detach().unsqueeze(0)
+        fine = fine_parts(
+            lambda part: net.layer1(self._stem(part)),
+            lambda early: net.avgpool(net.layer4(net.layer3(net.layer2(early)))).flatten(1),
+            images[winner],
+            slope,
+        )
+        return linear_evidence(output, features, net.fc, weights, spread(fine, winner, len(images)))
 
     def _features(self, images: Tensor) -> Tensor:
         self.check_images(images)
