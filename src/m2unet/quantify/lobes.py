@@ -79,7 +79,7 @@ def bounding_box(inside: NDArray[Any], margin: Sequence[int] = (0, 0, 0)) -> tup
         inside: ``[z, y, x]``.
         margin: ``(z, y, x)`` voxels.
     """
-    plane = inside.any(axis=0)
+    plane: NDArray[np.bool_] = np.asarray(inside.any(axis=0))
     spans = []
     for held, more in zip((inside.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0)), margin, strict=True):
         at = np.flatnonzero(held)

@@ -208,8 +208,8 @@ def _block_sums(array: NDArray[Any], layer: int, factors: tuple[int, int, int]) 
     z, y, x = factors
     high, wide = array.shape[1] // y * y, array.shape[2] // x * x
     plane = array[layer * z : (layer + 1) * z, :high, :wide].sum(axis=0, dtype=np.int32)
-    rows = sum(plane[k::y] for k in range(y))
-    return np.asarray(sum(rows[:, k::x] for k in range(x)))  # type: ignore[index]
+    rows: NDArray[np.int32] = np.asarray(sum(plane[k::y] for k in range(y)))
+    return np.asarray(sum(rows[:, k::x] for k in range(x)))
 
 
 def shrink_mask(mask: NDArray[np.uint8], factors: tuple[int, int, int], codes: Sequence[int]) -> NDArray[np.uint8]:
