@@ -46,6 +46,22 @@ def test_torchmil_with_the_same_weights() -> None:
     torch.testing.assert_close(weights, scores.masked_fill(~mask, -torch.inf).softmax(1))
 
 
+def test_monai_with_the_same_weights_where_the_gate_stands_half_open() -> None:
+    """MONAI's attention pooling has no gate: with U = 0 every gate is one half, and half of w is its last layer."""
+    from monai.networks.nets.milmodel import MILModel
+
+    torch.manual_seed(0)
+    theirs = MILModel(num_classes=2, mil_mode="att", backbone=torch.nn.Identity(), backbone_num_features=6)
+    ours = GatedAttention(6, 2048)
+    with torch.no_grad():
+        ours.content.weight.copy_(theirs.attention[0].weight)
+        theirs.attention[0].bias.zero_()
+        ours.gate.weight.zero_()
+        ours.weight.weight.copy_(2 * theirs.attention[2].weight)
+    bags = torch.randn(3, 4, 6)
+    torch.testing.assert_close(theirs.myfc(ours(bags)[0]), theirs.calc_head(bags))
+
+
 def test_attention_of_the_network() -> None:
     model = warm(small_model("gated_mil"))
     output = model(make_batch([3, 1]))

@@ -84,6 +84,15 @@ def test_what_cannot_be_trained_is_told_and_stops_nothing(cohort: Manifest, tmp_
     assert "Could not be run: seg_only" in write_report(work, found).read_text()
 
 
+def test_tables_of_what_is_finished_without_training(cohort: Manifest, everything: Path) -> None:
+    work = job(cohort, everything, tables_only=True, only=("table3",))
+    (found,) = run_experiments(work)
+    assert set(found.outcomes) == {"unet", "unetpp", "seg_only", "m2unet", "m2unet_position"}
+    part = replace(work, out=everything / "none")
+    (nothing,) = run_experiments(part)
+    assert not nothing.outcomes and not list((everything / "none").rglob("weights.safetensors"))
+
+
 def test_several_processes_give_the_same(cohort: Manifest, everything: Path, tmp_path: Path) -> None:
     (found,) = run_experiments(job(cohort, tmp_path, only=("table5",), jobs=2))
     assert not found.failures

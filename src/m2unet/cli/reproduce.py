@@ -23,6 +23,9 @@ def reproduce(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at the same time, each a process.")] = 1,
     folds: Annotated[int, typer.Option("--folds", min=3, help="How many folds.")] = 5,
     fold: Annotated[list[int] | None, typer.Option("--fold", min=0, help="Only this fold; may be repeated.")] = None,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Train nothing: write tables and figures of what is finished.")
+    ] = False,
     data: Annotated[str | None, typer.Option("--data", help="The cohort in words, for the tables.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     overrides: Overrides = None,
@@ -49,6 +52,7 @@ def reproduce(
         data=data,
         folds=folds,
         only_folds=tuple(fold or ()),
+        tables_only=tables_only,
     )
     found = Finished({}, folds)
     for found in run_experiments(job, TerminalProgress()):

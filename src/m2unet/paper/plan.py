@@ -14,6 +14,7 @@ SEVERITY_COLUMNS = ("accuracy", "precision", "recall", "f1", "auc")
 LOBE_COLUMNS = ("size_mib", "dsc", "sen", "ppv")
 PAPER_BAGS = (50, 80, 100, 150, 200)
 BAG_METHOD = "cls_only"
+SLOWEST = ("unet", "unetpp")
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,14 @@ def wanted(only: Iterable[str]) -> tuple[str, ...]:
 
 
 def experiments(names: Iterable[str], config: Config) -> tuple[Experiment, ...]:
-    """Every training that these tables and figures rest on, each once; the quick handcrafted ones last."""
+    """Every training that these tables and figures rest on, each once: networks, of them the slowest last, then others.
+
+    An interrupted fold so has most of its rows; handcrafted methods may need the lobes that a network finds.
+    """
     plans = tables(config)
     found: dict[Experiment, None] = {}
     for name in names:
         if name in plans:
             found |= dict.fromkeys(plans[name].experiments())
         found |= dict.fromkeys(Experiment(method) for method in FIGURE_METHODS.get(name, ()))
-    return tuple(sorted(found, key=lambda experiment: not METHODS[experiment.method].network))
+    return tuple(sorted(found, key=lambda e: (not METHODS[e.method].network, e.method in SLOWEST)))

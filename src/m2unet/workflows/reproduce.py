@@ -60,6 +60,7 @@ class Reproduction:
         data: the cohort in words; None counts it.
         folds: how many folds are made.
         only_folds: the folds that are run; all if empty.
+        tables_only: train nothing, gather what is finished.
     """
 
     manifest: Manifest
@@ -74,6 +75,7 @@ class Reproduction:
     data: str | None = None
     folds: int = 5
     only_folds: tuple[int, ...] = field(default=())
+    tables_only: bool = False
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -204,6 +206,10 @@ def run_experiments(job: Reproduction, progress: Progress | None = None) -> Iter
     shown: Progress = progress or NoProgress()
     if not job.experiments():  # Table I and Figure 2 rest on no training
         yield Finished({}, job.folds)
+        return
+    if job.tables_only:
+        folds = len(job.splits())
+        yield Finished(gather(job, folds), folds)
         return
     prepared_store(job.cohort, job.out / "store", job.config(), workers=job.jobs, progress=shown)
     splits = job.splits()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from m2unet.cohort.manifest import ManifestRow
+from m2unet.cohort.manifest import SEVERITY_OF_GRADE, ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
@@ -147,17 +148,18 @@ def _figures(job: Reproduction, found: Finished, setting: Setting) -> list[Secti
 
 
 def _variety(job: Reproduction, found: Finished, paths: list[Path], footer: str) -> str | None:
-    rows = sorted(job.cohort.rows, key=lambda row: (-1 if row.severity is None else row.severity, row.scan_id))
+    order: dict[str | None, int] = {name: place for place, name in enumerate(SEVERITY_OF_GRADE)}
+    rows = sorted(job.cohort.rows, key=lambda r: (-1 if r.severity is None else r.severity, order.get(r.grade, 0)))
     places = np.unique(np.linspace(0, len(rows) - 1, VARIETY).round().astype(int))
     panels = [_three_views(rows[place]) for place in places]
     for path in paths:
         save_panels(path, panels, title="Axial, coronal, sagittal", footer=footer)
-    return f"{len(panels)} scans, evenly taken from non-severe to severe; each slice through the middle of the body."
+    return f"{len(panels)} scans from non-severe to severe; middle slices, the sagittal one through the right half."
 
 
 def _three_views(row: ManifestRow) -> list[Panel]:
     volume = read_scan(row.image)
-    z, y, x = (size // 2 for size in volume.shape)
+    z, y, x = (int(share * size) for share, size in zip((0.5, 0.5, 0.35), volume.shape, strict=True))
     dz, dy, dx = volume.spacing_mm
     severity = {0: "non-severe", 1: "severe", None: "severity unknown"}[row.severity]
     title = f"{row.scan_id}, {row.grade or severity}, {volume.shape[0]} slices of {dz:.3g} mm"
@@ -234,5 +236,5 @@ def _curves(job: Reproduction, found: Finished, paths: list[Path], footer: str) 
     if not curves:
         return None
     for path in paths:
-        save_roc(path, curves, footer=footer)
+        save_roc(path, curves, footer=textwrap.fill(footer, 68))
     return f"Fold {fold + 1}, {scans} unseen scans."
