@@ -31,8 +31,8 @@ from m2unet.workflows.scoring import judged
 from m2unet.workflows.store import prepared_store
 from m2unet.workflows.train import TrainJob, train_run
 
-SCANS = 340
-PATIENTS = 240
+SCANS = 300
+PATIENTS = 270
 """More patients teach more than more scans of one patient."""
 
 FOLDS = 7
