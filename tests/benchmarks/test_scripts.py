@@ -40,3 +40,14 @@ def test_training() -> None:
 def test_data_path() -> None:
     found = run("data_path.py", "--scans", "1", "--bags", "3")
     assert all(row["bags_per_second"] > 0 for row in found["rows"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_killed_fifty_times_and_nothing_differs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "kill.py"), "--kills", "50"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert sum(found["kills"].values()) > 10 and found["files"] > 20 and not found["differing"]

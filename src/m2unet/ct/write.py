@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import struct
 from pathlib import Path
@@ -58,16 +59,34 @@ def _write(volume: Volume, array: NDArray[Any], path: Path) -> None:
     sheared = not np.allclose(source.direction.T @ source.direction, np.eye(3), atol=1e-4)
     with atomic_path(path) as temporary:
         if not (sheared and suffix.startswith(".nii")):
-            sitk.WriteImage(image, str(temporary), suffix != ".nii")
+            _save(image, temporary, compress=suffix != ".nii")
             return
         image.SetDirection(np.eye(3).ravel().tolist())
         plain = temporary.with_name(temporary.name.removesuffix(".gz"))
         try:
-            sitk.WriteImage(image, str(plain), False)
+            _save(image, plain, compress=False)
             data = _with_affine(plain.read_bytes(), volume)
         finally:
             plain.unlink(missing_ok=True)
         temporary.write_bytes(gzip.compress(data, 6) if suffix == ".nii.gz" else data)
+
+
+def _save(image: Any, path: Path, *, compress: bool) -> None:
+    """Write an image and read it back: ITK does not notice every write that fails, on a full disk for one.
+
+    Raises:
+        OSError: if it was not written whole.
+    """
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(image, str(path), compress)
+        back = sitk.ReadImage(str(path))  # kept by name: a view does not keep its image
+        same = np.array_equal(sitk.GetArrayViewFromImage(back), sitk.GetArrayViewFromImage(image))
+    except RuntimeError:
+        same = False
+    if not same:
+        raise OSError(errno.EIO, "the image could not be written whole")
 
 
 def _with_affine(data: bytes, volume: Volume) -> bytes:

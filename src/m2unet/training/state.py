@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,10 @@ class TrainingState:
 
 def save_state(state: TrainingState, folder: Path) -> None:
     """Write the state atomically to ``folder/state.pt``."""
+    content = io.BytesIO()  # written by Python, whose errors say what is wrong, a full disk for one
+    torch.save({"schema": STATE_SCHEMA, **vars(state)}, content)
     with atomic_path(folder / STATE_FILE) as temporary:
-        torch.save({"schema": STATE_SCHEMA, **vars(state)}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(folder: Path) -> TrainingState | None:
