@@ -98,7 +98,8 @@ class TrainConfig(_Section):
         description="decay a step of the exponential average of weights to keep",
     )
     checkpointing: bool | Literal["streamed"] = Field(
-        True, description="recompute activations in the backward pass; streamed: a third of the memory for more time"
+        True,
+        description="recompute activations in the backward pass; streamed: layer by layer in pieces, for long bags",
     )
     compile: bool = Field(False, description="compile the encoder and decoder with torch.compile; pays on a GPU")
     statistics: Literal["synchronised", "local", "frozen"] = Field(
