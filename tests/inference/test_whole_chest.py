@@ -111,6 +111,18 @@ def test_what_is_cut_off_is_counted_in() -> None:
     assert fit is not None and np.abs(fit.heights - truth).max() < 0.05
 
 
+def test_ends_that_are_seen_are_taken_from_the_lungs() -> None:
+    """However timid the network is about heights, whole lungs run from -1 to 1."""
+    area = np.zeros(120, np.float32)
+    area[20:111] = 100.0
+    timid = places(0.3 * np.linspace(-1, 1, 120))
+    fit = fit_heights(timid, area, 3.0)
+    assert fit is not None and fit.ends == 2 and fit.lungs_mm == pytest.approx(270)
+    assert fit.heights[[20, 110]] == pytest.approx([-1, 1], abs=1e-5)
+    above = fit_heights(timid[60:], area[60:], 3.0)  # the base is cut off
+    assert above is not None and above.ends == 1 and above.heights[50] == pytest.approx(1)
+
+
 def test_low_scans_take_the_usual_height_and_none_without_lung() -> None:
     fit = fit_heights(places(np.array([0.2, 0.21])), np.full(2, 150.0, np.float32), 3.0)
     assert fit is not None and not fit.measured and fit.lungs_mm == pytest.approx(LUNG_MM)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from m2unet.config import Config
@@ -79,9 +80,7 @@ def score_chest(
     fit = None
     if heights is None:
         scores, place = _run(model, images, unknown, size, device)
-        codes = scores.argmax(0)
-        area = ((codes > 0) & (codes < AIRWAY)).sum(axis=(1, 2)) * np.float32(PIXEL_MM**2 / 100)
-        fit = fit_heights(place, area.astype(np.float32), grid.step_mm)
+        fit = fit_heights(place, _lung_cm2(scores), grid.step_mm)
         if fit is None:
             return ChestScores(grid, scores, None)
         given = fit.heights
@@ -89,6 +88,16 @@ def score_chest(
         given = np.asarray(heights, np.float32)
     scores, _ = _run(model, images, given, size, device)
     return ChestScores(grid, scores, fit)
+
+
+def _lung_cm2(scores: NDArray[np.float16]) -> FloatArray:
+    """Area of lung in each slice, small pieces (bowel gas taken for lung) left out."""
+    codes = scores.argmax(0)
+    labels, _ = ndimage.label((codes > 0) & (codes < AIRWAY))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    kept = np.isin(labels, np.flatnonzero(sizes >= max(0.1 * sizes.max(), 1)))
+    return (kept.sum(axis=(1, 2)) * (PIXEL_MM**2 / 100)).astype(np.float32)
 
 
 def check_chest(found: ChestScores, known: tuple[Finding, ...]) -> tuple[Finding, ...]:
