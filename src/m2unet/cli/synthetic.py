@@ -14,16 +14,20 @@ def synthetic(
     out: Out,
     chests: Annotated[int, typer.Option("--chests", min=1, help="Phantom chests to train on.")] = 150,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 6000,
+    decay_from: Annotated[
+        float, typer.Option("--decay-from", min=0.0, max=1.0, help="Share of the steps after which the rate falls.")
+    ] = 0.65,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     pool: Annotated[
         Path | None, typer.Option("--pool", help="Folder of drawn chests to share [default: OUT/pool].")
     ] = None,
 ) -> None:
-    """Train the whole-chest lobe network without any patient's data. Called again, an interrupted run goes on."""
+    """Train the lobe network without any patient's data. Called again, also with more steps, a run goes on."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.training.invented import InventedTraining
     from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
 
-    job = SyntheticJob(out, chests=chests, settings=InventedTraining(steps=steps, seed=seed), pool=pool)
+    settings = InventedTraining(steps=steps, decay_from=decay_from, seed=seed)
+    job = SyntheticJob(out, chests=chests, settings=settings, pool=pool)
     model = train_synthetic(job, progress=TerminalProgress())
     say(f"The model is in {model}. Next: m2unet predict SCAN --model {out} --out DIR")

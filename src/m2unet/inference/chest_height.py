@@ -103,7 +103,7 @@ def _anchored(line: tuple[float, float], lung_cm2: FloatArray, step_mm: float) -
     return slope, offset, 0
 
 
-def _median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+def _median(values: FloatArray, weights: FloatArray) -> float:
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(total, total[-1] / 2)])

@@ -18,7 +18,7 @@ from m2unet.anatomy import AIRWAY
 from m2unet.ct.resample import resample_plane
 from m2unet.ct.volume import Volume
 from m2unet.inference.chest_grid import PIXEL_MM
-from m2unet.inference.whole_chest import ChestScores
+from m2unet.inference.whole_chest import ChestScores, hard_codes
 
 FloatArray = NDArray[np.float32]
 
@@ -58,7 +58,7 @@ def lobes_on_volume(volume: Volume, found: ChestScores, config: EdgeConfig | Non
     aerated = _aerated(found, settings) if settings.refine else None
     for z, planes, air in _planes(found, aerated):
         mask[z, y0:y1, x0:x1] = (
-            planes.argmax(0).astype(np.uint8)
+            hard_codes(planes)
             if air is None
             else _decide(planes, air, _smoothed(volume, z, found.grid.window, settings.smooth_mm), settings)
         )
@@ -69,7 +69,7 @@ def _aerated(found: ChestScores, settings: EdgeConfig) -> FloatArray:
     """Share of the lung near each working voxel that holds air; 0 far from any lung."""
     lung = found.scores[1:AIRWAY].sum(axis=0, dtype=np.float32)
     sigma = (settings.near_mm / found.grid.step_mm, settings.near_mm / PIXEL_MM, settings.near_mm / PIXEL_MM)
-    core = np.where(lung > 0.7, lung, 0).astype(np.float32)
+    core = np.where(lung > 0.5, lung, 0).astype(np.float32)
     total = gaussian_filter(core, sigma, truncate=2.5)
     dark = gaussian_filter(core * (found.grid.hu < settings.aerated_hu), sigma, truncate=2.5)
     return np.where(total > settings.least_near, dark / np.maximum(total, 1e-6), 0).astype(np.float32)
@@ -104,7 +104,7 @@ def _decide(planes: FloatArray, air: FloatArray, hu: FloatArray, settings: EdgeC
     lobe = planes[1:AIRWAY].argmax(0).astype(np.uint8) + 1
     lung = planes[1:AIRWAY].sum(axis=0)
     airway = planes[AIRWAY]
-    codes = planes.argmax(0).astype(np.uint8)
+    codes = hard_codes(planes)
     trust = air >= settings.aerated_share
     dark = hu < settings.dark_hu
     gained = trust & dark & (lung > settings.outer) & (airway < np.maximum(lung, 0.1))

@@ -18,6 +18,7 @@ from m2unet.ct.prepare import prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ModelError
+from m2unet.inference.atlas_file import load_atlas
 from m2unet.inference.confidence import Confidence, Judgement, read_confidence
 from m2unet.inference.engine import accelerate
 from m2unet.inference.explain import Explanation, explain_severity
@@ -27,6 +28,7 @@ from m2unet.inference.network import Network
 from m2unet.inference.severity import SeverityEstimate, estimate_severity
 from m2unet.inference.whole_chest import check_chest, score_chest
 from m2unet.models.chest_unet import ChestUNet
+from m2unet.models.lobe_atlas import LobeAtlas
 from m2unet.models.weights import load_model
 
 
@@ -85,6 +87,7 @@ class Predictor:
         identity: which model it is.
         device: where it computes.
         confidence: what its probabilities are worth; nothing known if None.
+        atlas: of lobes, for the whole-chest network; None if it has none.
     """
 
     def __init__(
@@ -94,12 +97,14 @@ class Predictor:
         identity: ModelIdentity,
         device: torch.device,
         confidence: Confidence | None = None,
+        atlas: LobeAtlas | None = None,
     ) -> None:
         self.network = network
         self.config = config
         self.identity = identity
         self.device = device
         self.confidence = confidence or Confidence()
+        self.atlas = atlas
 
     @classmethod
     def load(
@@ -127,7 +132,8 @@ class Predictor:
             trained_on=loaded.card.get("trained_on"),
             engine=computed_by,
         )
-        return cls(model, loaded.config, identity, target, read_confidence(folder, loaded.card))
+        confidence = read_confidence(folder, loaded.card)
+        return cls(model, loaded.config, identity, target, confidence, load_atlas(folder))
 
     def predict(
         self,
@@ -185,7 +191,7 @@ class Predictor:
         assert isinstance(self.network, ChestUNet)
         if not lobes:
             return Prediction(volume, None, None, self.identity, clock.seconds)
-        found = score_chest(self.network, volume, self.config, device=self.device)
+        found = score_chest(self.network, volume, self.config, device=self.device, atlas=self.atlas)
         volume = replace(volume, findings=volume.findings + check_chest(found, volume.findings))
         clock.lap("network")
         mask = lobes_on_volume(volume, found)

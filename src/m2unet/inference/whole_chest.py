@@ -18,6 +18,7 @@ from m2unet.ct.window import apply_window
 from m2unet.inference.chest_grid import PIXEL_MM, ChestGrid, to_chest_grid
 from m2unet.inference.chest_height import HeightFit, fit_heights
 from m2unet.models.chest_unet import ChestUNet, height_channel
+from m2unet.models.lobe_atlas import LobeAtlas
 
 FloatArray = NDArray[np.float32]
 
@@ -31,6 +32,8 @@ MOST_ERROR = 0.25
 """Mean deviation of the slices' heights, by half the lungs' height, above which the scan may be no chest."""
 AIR_HU = -1000
 AIRWAY = 6
+ATLAS_WEIGHT = 1.0
+"""Exponent of the atlas beside the network's scores: both count alike."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ class ChestScores:
     @property
     def lung_ml(self) -> float:
         """Volume of all lobes on the working grid."""
-        codes = self.scores.argmax(0)
-        return float(((codes > 0) & (codes < AIRWAY)).sum() * self.grid.voxel_ml)
+        return float((hard_codes(self.scores) % AIRWAY > 0).sum() * self.grid.voxel_ml)
 
 
 def score_chest(
@@ -61,6 +63,7 @@ def score_chest(
     *,
     device: torch.device | None = None,
     heights: Sequence[float] | None = None,
+    atlas: LobeAtlas | None = None,
 ) -> ChestScores:
     """Run the network over a scan.
 
@@ -70,6 +73,7 @@ def score_chest(
         config: of the model.
         device: where the model is.
         heights: of the working slices, to override what the network finds.
+        atlas: weighs the lobes where the network leaves them open.
     """
     grid = to_chest_grid(volume)
     images = apply_window(_padded(grid.hu, model.stride), config.window)
@@ -87,13 +91,25 @@ def score_chest(
     else:
         given = np.asarray(heights, np.float32)
     scores, _ = _run(model, images, given, size, device)
+    if atlas is not None:
+        atlas.apply(scores, given, ATLAS_WEIGHT)
     return ChestScores(grid, scores, fit)
+
+
+def hard_codes(scores: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Codes from class probabilities ``[7, ...]``: first whether it is lung at all, then which lobe.
+
+    The greatest single class would call lung background where the network doubts between two lobes.
+    """
+    lung = scores[1:AIRWAY].sum(axis=0, dtype=np.float32)
+    lobe = scores[1:AIRWAY].argmax(axis=0).astype(np.uint8) + np.uint8(1)
+    other = np.where(scores[AIRWAY] > scores[0], np.uint8(AIRWAY), np.uint8(0))
+    return np.where(lung > np.maximum(scores[0], scores[AIRWAY]), lobe, other)
 
 
 def _lung_cm2(scores: NDArray[np.float16]) -> FloatArray:
     """Area of lung in each slice, small pieces (bowel gas taken for lung) left out."""
-    codes = scores.argmax(0)
-    labels, _ = ndimage.label((codes > 0) & (codes < AIRWAY))
+    labels, _ = ndimage.label(hard_codes(scores) % AIRWAY > 0)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     kept = np.isin(labels, np.flatnonzero(sizes >= max(0.1 * sizes.max(), 1)))

@@ -248,7 +248,7 @@ def validate(
         for k, given in enumerate((torch.full_like(heights, torch.nan), heights)):
             with torch.autocast("cpu", torch.bfloat16):
                 logits, place = model.segment_and_locate(height_channel(images, given))
-            counts[k] += _overlaps(logits.argmax(1).numpy(), labels.numpy())
+            counts[k] += _overlaps(_codes(logits.float().softmax(1)), labels.numpy())
             if k == 0:
                 errors.append((place[:, 0].float() - heights).abs().numpy())
     dice = 2 * counts[..., 0] / np.maximum(counts[..., 1], 1)
@@ -258,6 +258,13 @@ def validate(
         "val_lobe_dice_given_height": float(dice[1, 1:6].mean()),
         "val_height_error": float(np.concatenate(errors).mean()),
     }
+
+
+def _codes(scores: Tensor) -> np.ndarray:
+    """Lung or not first, then which lobe, as at inference."""
+    lung, lobe = scores[:, 1:6].sum(1), scores[:, 1:6].argmax(1) + 1
+    other = torch.where(scores[:, 6] > scores[:, 0], 6, 0)
+    return torch.where(lung > torch.maximum(scores[:, 0], scores[:, 6]), lobe, other).numpy()
 
 
 def _overlaps(found: np.ndarray, truth: np.ndarray) -> np.ndarray:

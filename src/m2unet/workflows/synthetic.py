@@ -13,7 +13,9 @@ from typing import Any
 from m2unet.config import Config, load_config
 from m2unet.errors import ConfigError
 from m2unet.files import write_json
+from m2unet.inference.atlas_file import save_atlas
 from m2unet.models.weights import save_model
+from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
 from m2unet.training.invented import InventedTraining, StepRecord, train_invented
@@ -51,6 +53,8 @@ class SyntheticJob:
 def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> Path:
     """Train, or go on training; returns the model's folder.
 
+    The state stays in the run's folder: called again with more steps, the run goes on from there.
+
     Raises:
         ConfigError: the configured network is not the whole-chest one.
         RunError: the pool's folder holds another pool.
@@ -78,8 +82,8 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
         )
     extra = _card(job, read_curve(job.out / CURVE_FILE))
     save_model(model, config, run.model, extra)
+    save_atlas(build_atlas(chests[number] for number in range(len(chests))), run.model)
     write_json(job.out / "run.json", {**extra, "seconds_of_this_call": round(time.perf_counter() - started, 1)})
-    (job.out / STATE_FILE).unlink(missing_ok=True)
     return run.model
 
 
