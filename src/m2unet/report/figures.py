@@ -110,6 +110,7 @@ def save_learning_curves(path: Path, history: Sequence[Mapping[str, Any]], *, fo
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.title.set_fontsize(9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.text(0.01, 0.005, footer, fontsize=8, color="0.35")
     _save(figure, path)
 

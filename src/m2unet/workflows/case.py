@@ -197,8 +197,8 @@ def _write_masks(evidence: CaseEvidence, folder: Path, options: CaseOptions) -> 
 
 def _write_pictures(evidence: CaseEvidence, folder: Path) -> dict[str, str]:
     files = {"montage": "montage.png", "thumbnail": "thumbnail.png"}
-    estimate = evidence.prediction.severity
-    title = evidence.name if estimate is None else f"{evidence.name}: severe {estimate.probability:.2f}"
+    said = evidence.prediction.judgement or evidence.prediction.severity  # calibrated where the model can
+    title = evidence.name if said is None else f"{evidence.name}: severe {said.probability:.2f}"
     save_montage(folder / files["montage"], evidence.scene, title=title)
     save_thumbnail(folder / files["thumbnail"], evidence.scene)
     return files
