@@ -1,4 +1,4 @@
-"""Every method of the paper's comparison by name: what it gives, what the paper calls it, how it is configured.
+"""Every method by name: what it gives, what a table calls it, how it is configured.
 
 Networks are built by :mod:`m2unet.models.registry`; ``tang`` and ``yang`` are no networks but are trained, evaluated
 and cross-validated by the same commands. This table is data alone.
@@ -45,6 +45,7 @@ _METHODS = (
     _network("unetpp", "U-Net++", LOBES),
     _network("gated_mil", "Gated Att. MIL", SEVERITY),
     _network("resnet50_max", "ResNet50 + Max", SEVERITY),
+    _network("chest_unet", "Whole-chest U-Net", LOBES),
     Method("tang", "Tang et al.", frozenset({SEVERITY}), ("model.name=tang",), network=False),
     Method("yang", "Yang et al.", frozenset({SEVERITY}), ("model.name=yang",), network=False),
     Method(
