@@ -106,4 +106,4 @@ def test_cross_validation_of_one_fold(
 
 
 def test_presets_are_listed() -> None:
-    assert preset_names() == ["demo", "paper"]
+    assert preset_names() == ["demo", "paper", "synthetic"]

@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_result(predictor: Predictor, cohort: Manif
 def test_cases_get_names_of_their_own(cohort: Manifest, tmp_path: Path) -> None:
     cases = find_cases([tmp_path / "a" / "scan.nii.gz", tmp_path / "b" / "scan.nii", tmp_path / "series"])
     assert [case.name for case in cases] == ["scan", "scan_2", "series"]
-    assert find_cases([cohort.path]) == [Case(row.scan_id, row.image) for row in cohort.rows]
+    assert find_cases([cohort.path]) == [Case(row.scan_id, row.image, row.lobes) for row in cohort.rows]
 
 
 def test_a_run_without_a_model_is_a_clear_error(tmp_path: Path) -> None:

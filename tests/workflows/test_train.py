@@ -45,7 +45,7 @@ def test_a_finished_run_is_left_as_it_is(run: RunFolder, cohort: Manifest, tiny_
     with pytest.raises(RunError, match="already holds a run"):
         train_run(TrainJob(store, split, tiny_config, run.path, "phantoms"))
     other = load_config("demo", [*TINY, "train.lr=0.5"])
-    with pytest.raises(RunError, match=r"train\.lr: 0\.003 before, 0\.5 now"):
+    with pytest.raises(RunError, match=r"train\.lr: 0\.002 before, 0\.5 now"):
         train_run(TrainJob(store, split, other, run.path, "phantoms", resume=True))
     moved = hold_out(cohort.rows, share=0.25, seed=1)
     with pytest.raises(RunError, match="other scans"):
