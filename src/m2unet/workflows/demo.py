@@ -38,6 +38,9 @@ PATIENTS = 270
 FOLDS = 7
 """One of them, a seventh of the patients, is the unseen test set."""
 
+FEW_FOLDS = 3
+"""Folds of a smaller demo, whose severe patients would not suffice for more."""
+
 SEVERE_SHARE = 0.4
 UNMASKED_SHARE = 0.25
 """Share of training scans whose lobe masks are withheld: the network learns from weak labels, as in the paper."""
@@ -80,7 +83,7 @@ def run_demo(
     shown: Progress = progress or NoProgress()
     config = load_config("demo", [*overrides, f"seed={seed}"])
     cohort = _cohort(out / "cohort", scans, seed, shown)
-    split = make_folds(cohort.rows, seed=seed, folds=FOLDS)[0]
+    split = make_folds(cohort.rows, seed=seed, folds=FOLDS if scans >= SCANS // 2 else FEW_FOLDS)[0]
     run = _train(cohort, split, config, out, shown)
     predictor = Predictor.load(run.path)
     test = cohort.select(split.test)
