@@ -24,8 +24,10 @@ class AnatomyKnobs:
 
     Attributes:
         size: standard deviation of the log of height, width and depth, each for itself.
-        fissure: extra standard deviation of each term of a fissure, by the spread of that term in patients.
+        fissure: extra standard deviation of each term of a fissure, in units of about its spread in phantoms; with 1.6
+            every term spreads more than in 51 lobe maps (docs/phantom-anatomy.md).
         fissure_level: extra standard deviation of a fissure's height, by lung height.
+        fissure_waves_mm: range of the standard deviation of a fissure's undulation.
         rotation_degrees: standard deviation of the turn about the long axis.
         scoliosis_mm: the same of the sideways swing, in one chest of five; 3 mm in the others.
         asymmetry: standard deviation of the left half's extra width.
@@ -38,8 +40,9 @@ class AnatomyKnobs:
     """
 
     size: float = 0.06
-    fissure: float = 0.8
-    fissure_level: float = 0.03
+    fissure: float = 1.6
+    fissure_level: float = 0.045
+    fissure_waves_mm: tuple[float, float] = (0.5, 7.0)
     rotation_degrees: float = 6.0
     scoliosis_mm: float = 16.0
     asymmetry: float = 0.04
@@ -59,7 +62,7 @@ class WideChest:
     inspiration: float
 
 
-_OBLIQUE = {"slope": 0.13, "bend": 0.21, "tilt": 0.15, "bow": 0.33, "twist": 0.36}
+_OBLIQUE = {"slope": 0.13, "bend": 0.3, "tilt": 0.15, "bow": 0.33, "twist": 0.36}
 _MINOR = {"tilt": 0.17, "bow": 0.4, "slope": 0.26, "bend": 0.42}
 
 
@@ -90,7 +93,7 @@ def draw_wide_chest(rng: np.random.Generator, knobs: AnatomyKnobs | None = None)
         oblique_left=_vary(p.oblique_left, _OBLIQUE, k, rng),
         minor=_vary(p.minor, _MINOR, k, rng),
         fissure_incomplete=_HIDDEN,
-        fissure_waves_mm=float(rng.uniform(0.5, 5.0)),
+        fissure_waves_mm=float(rng.uniform(*k.fissure_waves_mm)),
         fat_mm=fat,
         rotation_degrees=float(np.clip(k.rotation_degrees * rng.standard_normal(), -18, 18)),
         scoliosis_mm=float((k.scoliosis_mm if curved else 3.0) * np.clip(rng.standard_normal(), -2, 2)),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.randomised.pool import FISSURE_STEP_MM, PLEURA_STEP_MM, SPACING_MM, Chest
@@ -93,18 +93,40 @@ def cut_slab(chest: Chest, rng: np.random.Generator, knobs: SpaceKnobs) -> Slab:
     levels = middle + step * (np.arange(knobs.slices) - (knobs.slices - 1) / 2)
     levels = np.clip(levels, 0, depth - 1).astype(np.float32)
     places = _places(chest, levels, rng, knobs)
-    lobes = map_coordinates(chest.maps[0], np.rint(places).astype(np.int32), order=0, mode="constant", cval=0)
+    hu, fissure, pleura = _sampled(chest, places)
     return Slab(
-        hu=_linear(chest.hu, places, -1000),
-        lobes=lobes,
-        fissure_mm=_linear(chest.maps[1], places, 255) * np.float32(FISSURE_STEP_MM),
-        pleura_mm=_linear(chest.maps[2], places, 0) * np.float32(PLEURA_STEP_MM),
+        hu=hu,
+        lobes=_nearest(chest.maps[0], places),
+        fissure_mm=fissure * np.float32(FISSURE_STEP_MM),
+        pleura_mm=pleura * np.float32(PLEURA_STEP_MM),
         height=(2 * (levels - chest.base) / extent - 1).astype(np.float32),
     )
 
 
-def _linear(values: NDArray[Any], places: FloatArray, beyond: float) -> FloatArray:
-    return map_coordinates(values, places, output=np.float32, order=1, mode="constant", cval=beyond, prefilter=False)
+_BEYOND = np.array([-1000, 255, 0], np.float32)[:, None, None, None]
+"""HU, fissure distance and pleura depth, as stored, outside of what is kept of a chest."""
+
+
+def _sampled(chest: Chest, places: FloatArray) -> FloatArray:
+    """HU and the two distance maps at voxel coordinates ``[3, s, y, x]``, linear: ``[3, s, y, x]`` float32."""
+    low = max(int(places[0].min()), 0)
+    part = slice(low, int(places[0].max()) + 2)
+    values = np.concatenate([chest.hu[None, part], chest.maps[1:, part]], dtype=np.float32, casting="unsafe")
+    values -= _BEYOND
+    scale = np.array([2 / max(count - 1, 1) for count in values.shape[1:]], np.float32)
+    origin = np.array([low, 0, 0], np.float32)
+    grid = (places.transpose(1, 2, 3, 0) - origin) * scale - 1
+    where = torch.from_numpy(np.ascontiguousarray(grid[..., ::-1], np.float32))  # torch wants x, y, z
+    found = F.grid_sample(torch.from_numpy(values)[None], where[None], padding_mode="zeros", align_corners=True)
+    return np.asarray(found[0].numpy() + _BEYOND, np.float32)
+
+
+def _nearest(values: NDArray[np.uint8], places: FloatArray) -> NDArray[np.uint8]:
+    """The value of the nearest voxel, 0 outside."""
+    near = np.rint(places).astype(np.int32)
+    inside = np.logical_and.reduce([(0 <= n) & (n < count) for n, count in zip(near, values.shape, strict=True)])
+    z, y, x = (np.clip(n, 0, count - 1) for n, count in zip(near, values.shape, strict=True))
+    return np.asarray(values[z, y, x] * inside, np.uint8)
 
 
 def _places(chest: Chest, levels: FloatArray, rng: np.random.Generator, knobs: SpaceKnobs) -> FloatArray:
