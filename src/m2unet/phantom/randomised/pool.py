@@ -101,7 +101,7 @@ def build_pool(
         RunError: if the folder holds a pool of another seed or other knobs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"seed": seed, "knobs": asdict(knobs or AnatomyKnobs())}
+    wanted = json.loads(json.dumps({"seed": seed, "knobs": asdict(knobs or AnatomyKnobs())}))  # tuples become lists
     index = folder / INDEX
     if index.is_file():
         found = json.loads(index.read_text("utf-8"))

@@ -124,7 +124,7 @@ def _sampled(chest: Chest, places: FloatArray) -> FloatArray:
 def _nearest(values: NDArray[np.uint8], places: FloatArray) -> NDArray[np.uint8]:
     """The value of the nearest voxel, 0 outside."""
     near = np.rint(places).astype(np.int32)
-    inside = np.logical_and.reduce([(0 <= n) & (n < count) for n, count in zip(near, values.shape, strict=True)])
+    inside = np.logical_and.reduce([(n >= 0) & (n < count) for n, count in zip(near, values.shape, strict=True)])
     z, y, x = (np.clip(n, 0, count - 1) for n, count in zip(near, values.shape, strict=True))
     return np.asarray(values[z, y, x] * inside, np.uint8)
 
