@@ -57,7 +57,8 @@ LOBE_BY_CODE = MappingProxyType({lobe.code: lobe for lobe in LOBES})
 RIGHT_CODES: tuple[int, ...] = tuple(lobe.code for lobe in LOBES if lobe.side == "right")
 LEFT_CODES: tuple[int, ...] = tuple(lobe.code for lobe in LOBES if lobe.side == "left")
 
-CodeSystem = Literal["m2unet", "lungmask", "totalsegmentator-v1", "totalsegmentator-v2", "luna16", "lola11"]
+CodeSystem = Literal["auto", "m2unet", "lungmask", "totalsegmentator-v1", "totalsegmentator-v2", "luna16", "lola11"]
+"""Whose codes a lobe mask uses; ``auto`` finds out from the values and where they lie."""
 
 # Other tools' code -> ours. LUNA16 (Tang et al. 2019) codes are the low byte of the stored value.
 CODE_MAPS: MappingProxyType[CodeSystem, MappingProxyType[int, int]] = MappingProxyType(
@@ -70,3 +71,4 @@ CODE_MAPS: MappingProxyType[CodeSystem, MappingProxyType[int, int]] = MappingPro
         "lola11": MappingProxyType({10: 4, 11: 5, 20: 1, 21: 2, 22: 3}),
     }
 )
+CODE_SYSTEMS: tuple[CodeSystem, ...] = ("auto", *CODE_MAPS)

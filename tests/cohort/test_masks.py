@@ -10,7 +10,10 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from m2unet.cohort.masks import read_lobe_mask, recode
+from m2unet.anatomy import CODE_MAPS, CodeSystem
+from m2unet.cohort.lobe_codes import recode, recognised
+from m2unet.cohort.masks import read_lobe_mask
+from m2unet.ct.read import read_raw
 from m2unet.ct.volume import Volume, from_source
 from m2unet.errors import ScanError
 
@@ -145,3 +148,44 @@ def test_pixels_nobody_decided_pass_only_where_they_are_asked_for(tmp_path: Path
     assert np.array_equal(read_lobe_mask(tmp_path / "m.nii.gz", volume(), undecided=True), codes)
     with pytest.raises(ScanError, match="255"):
         read_lobe_mask(tmp_path / "m.nii.gz", volume())
+
+
+def chest() -> NDArray[np.int16]:
+    """Five boxes where lobes lie: z towards the head, y to the back, x to the left."""
+    mask = np.zeros((8, 8, 8), dtype=np.int16)
+    mask[4:, :, :3], mask[:4, :4, :3], mask[:4, 4:, :3] = 1, 2, 3
+    mask[4:, :, 5:], mask[:4, :, 5:] = 4, 5
+    return mask
+
+
+@pytest.mark.parametrize("system", [system for system in CODE_MAPS if system != "luna16"])
+def test_codes_are_recognised_by_values_and_places(system: CodeSystem) -> None:
+    theirs = {ours: value for value, ours in CODE_MAPS[system].items()}
+    mask = np.vectorize(lambda code: theirs.get(code, 0), otypes=[np.int16])(chest())
+    if system.startswith("totalsegmentator"):
+        mask[0, 0, 4] = 52  # another organ
+    assert recognised(mask, name="m") == system
+    assert np.array_equal(recode(mask, system, name="m"), chest())
+
+
+def test_lungmask_codes_are_not_taken_for_ours_though_the_values_are_the_same(tmp_path: Path) -> None:
+    theirs = {ours: value for value, ours in CODE_MAPS["lungmask"].items()}
+    mask = np.vectorize(lambda code: theirs.get(code, 0), otypes=[np.int16])(chest())
+    scan = volume((8, 8, 8))
+    SimpleITK.WriteImage(SimpleITK.DICOMOrient(image(mask, scan), "RAS"), str(tmp_path / "m.nii.gz"))
+    assert np.array_equal(read_lobe_mask(tmp_path / "m.nii.gz", scan, "auto"), chest())
+
+
+def test_a_mirrored_patient_and_a_single_lobe_keep_our_codes() -> None:
+    assert recognised(np.ascontiguousarray(chest()[:, :, ::-1]), name="m") == "m2unet"
+    assert recognised(np.where(chest() == 4, chest(), np.int16(0)), name="m") == "m2unet"
+    assert recognised(np.zeros((2, 2, 2), np.int16), name="m") == "m2unet"
+    with pytest.raises(ScanError, match="no known lobe codes"):
+        recognised(np.full((2, 2, 2), 300, np.int16), name="m")
+
+
+@pytest.mark.real
+def test_published_lobe_maps_are_recognised(real_data: Path) -> None:
+    path = next((real_data / "lobe-maps").glob("*.nrrd"))
+    raw = read_raw(path)
+    assert recognised(from_source(raw.array, raw.spacing_mm, raw.origin_mm, raw.direction).array, name="m") == "luna16"

@@ -125,7 +125,7 @@ def test_another_configuration_is_refused_or_replaces(store: Store) -> None:
     other = PrepareConfig(body_threshold_hu=-500)
     with pytest.raises(StoreError, match=r"body_threshold_hu=0 \(asked for -500"):
         Store.create(store.folder, other)
-    with pytest.raises(StoreError, match=r"lobe codes m2unet \(asked for lungmask"):
+    with pytest.raises(StoreError, match=r"lobe codes auto \(asked for lungmask"):
         Store.create(store.folder, CONFIG, lobe_codes="lungmask")
     assert Store.create(store.folder, CONFIG).prepare == CONFIG
     replaced = Store.create(store.folder, other, replace=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.anatomy import CODE_MAPS, CodeSystem
+from m2unet.anatomy import CODE_SYSTEMS, CodeSystem
 
 Preset = Annotated[str, typer.Option("--preset", help="A preset (paper, demo) or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lr=0.02.")]
@@ -19,7 +19,10 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everyth
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
 
 LobeCodes = Annotated[
-    str | None, typer.Option("--lobe-codes", help=f"Whose codes the lobe masks use: {', '.join(CODE_MAPS)}.")
+    str | None,
+    typer.Option(
+        "--lobe-codes", help=f"Whose codes the lobe masks use: {', '.join(CODE_SYSTEMS)}; auto recognises them."
+    ),
 ]
 
 
@@ -29,10 +32,10 @@ def code_system(name: str) -> CodeSystem:
     Raises:
         typer.BadParameter: there is none.
     """
-    for codes in CODE_MAPS:
+    for codes in CODE_SYSTEMS:
         if codes == name:
             return codes
-    raise typer.BadParameter(f"{name!r} is not one of {', '.join(CODE_MAPS)}", param_hint="--lobe-codes")
+    raise typer.BadParameter(f"{name!r} is not one of {', '.join(CODE_SYSTEMS)}", param_hint="--lobe-codes")
 
 
 def settings(

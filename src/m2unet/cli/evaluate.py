@@ -28,7 +28,7 @@ def evaluate(
     from m2unet.workflows.methods import load_method
     from m2unet.workflows.scoring import figures_table
 
-    codes = code_system(lobe_codes or "m2unet")
+    codes = code_system(lobe_codes or "auto")
     cohort = read_manifest(manifest)
     predictor = load_method(run, device=str(choose_device(device)))
     evaluation = evaluate_scans(

@@ -60,7 +60,7 @@ def predict(
         if len(cases) != 1:
             raise ConfigError("--lobes is the mask of one scan", found=f"{len(cases)} scans", expected="one")
         cases = [replace(cases[0], mask=lobes)]
-    cases = [replace(case, codes=code_system(lobe_codes or "m2unet")) for case in cases]
+    cases = [replace(case, codes=code_system(lobe_codes or "auto")) for case in cases]
     exporters = (export_dicom,) if dicom else ()
     options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters, explain=explain)
     folder = packaged_model() if model is None else model

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.cli.common import say
+from m2unet.anatomy import CODE_SYSTEMS
+from m2unet.cli.common import code_system, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,13 +22,14 @@ _NOTHING = "–"
 def quantify(
     scan: Annotated[Path, typer.Argument(help="CT file or DICOM folder.")],
     lobes: Annotated[Path, typer.Option("--lobes", help="Lobe mask on the scan's grid, from any tool.")],
-    codes: Annotated[
+    lobe_codes: Annotated[
         str,
         typer.Option(
+            "--lobe-codes",
             "--codes",
-            help="Whose lobe codes: m2unet, lungmask, totalsegmentator-v1, totalsegmentator-v2, luna16, lola11.",
+            help=f"Whose codes the mask uses: {', '.join(CODE_SYSTEMS)}; auto recognises them.",
         ),
-    ] = "m2unet",
+    ] = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and opacity mask.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     overrides: Annotated[
@@ -35,14 +37,9 @@ def quantify(
     ] = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
-    from m2unet.anatomy import CODE_MAPS
-    from m2unet.errors import ConfigError
     from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
 
-    known = {str(system): system for system in CODE_MAPS}
-    if codes not in known:
-        raise ConfigError("There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(known)}")
-    found = quantify_scan(scan, lobes, codes=known[codes], config=opacity_config(overrides or []))
+    found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=opacity_config(overrides or []))
     if out is not None:
         write_quantified(found, out)
     if as_json:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from m2unet.anatomy import AIRWAY, CODE_MAPS, UNDECIDED, CodeSystem
+from m2unet.anatomy import UNDECIDED, CodeSystem
+from m2unet.cohort.lobe_codes import recode, recognised
 from m2unet.ct.findings import QualityError
 from m2unet.ct.read import read_raw
 from m2unet.ct.volume import Volume, from_source
@@ -15,8 +16,6 @@ from m2unet.errors import ScanError
 
 GRID_TOLERANCE = 0.1
 """How far a corner of the mask may lie from the image's corner, in sides of the smallest voxel edge."""
-
-_WHOLE_BODY: tuple[CodeSystem, ...] = ("totalsegmentator-v1", "totalsegmentator-v2")
 
 
 def read_lobe_mask(
@@ -29,8 +28,8 @@ def read_lobe_mask(
     Args:
         path: NIfTI, MHA/MHD or NRRD.
         volume: the image it belongs to.
-        codes: whose codes the file uses, a key of :data:`m2unet.anatomy.CODE_MAPS`. With TotalSegmentator's, other
-            organs become background; LUNA16's second byte marks the airway.
+        codes: whose codes the file uses, one of :data:`m2unet.anatomy.CODE_SYSTEMS`; ``auto`` recognises them. With
+            TotalSegmentator's, other organs become background; LUNA16's second byte marks the airway.
         undecided: let 255 pass in a mask of this package's codes: pixels whose lobe nobody says, left out of training.
 
     Returns:
@@ -41,10 +40,12 @@ def read_lobe_mask(
     """
     path = Path(path)
     array = read_mask(path, volume)
-    if not (undecided and codes == "m2unet"):
-        return recode(array, codes, name=path.name)
-    nobody_says = array == UNDECIDED
-    found = recode(np.where(nobody_says, np.int16(0), array), codes, name=path.name)
+    nobody_says = array == UNDECIDED if undecided and codes in ("auto", "m2unet") else None
+    known = array if nobody_says is None else np.where(nobody_says, np.int16(0), array)
+    system = recognised(known, name=path.name) if codes == "auto" else codes
+    if nobody_says is None or system != "m2unet":
+        return recode(array, system, name=path.name)
+    found = recode(known, system, name=path.name)
     found[nobody_says] = UNDECIDED
     return found
 
@@ -63,73 +64,6 @@ def read_mask(path: str | Path, volume: Volume) -> NDArray[np.int16]:
     mask = _read(path)
     _check_grid(mask, volume, path.name)
     return mask.array
-
-
-def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray[np.uint8]:
-    """Turn another tool's codes into ours.
-
-    Args:
-        array: any shape.
-        codes: the tool, a key of :data:`m2unet.anatomy.CODE_MAPS`.
-        name: of the file, for the message.
-
-    Returns:
-        Codes 0-6, same shape.
-
-    Raises:
-        ScanError: naming the values that are no codes of that tool, and the tool whose codes they would be.
-    """
-    if codes not in CODE_MAPS:
-        raise ScanError("There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(CODE_MAPS)}")
-    values = _values(array)
-    table = {value: _meaning(value, codes) for value in values}
-    unknown = [value for value, code in table.items() if code is None]
-    if unknown:
-        tool = _likeliest(values)
-        raise ScanError(
-            f"The lobe mask {name} holds values that are no lobe codes",
-            found=_listed(unknown),
-            expected=f"0 and {_listed(sorted(CODE_MAPS[codes]))} ({codes})",
-            mend=f"say whose codes they are, e.g. lobe_codes={tool!r}" if tool else "recode the mask",
-        )
-    lookup = np.zeros(max(values, default=0) + 1, dtype=np.uint8)
-    for value, code in table.items():
-        lookup[value] = code or 0
-    return lookup[array]
-
-
-def _meaning(value: int, codes: CodeSystem) -> int | None:
-    """Our code for another tool's value, None if that tool has no such value."""
-    if value < 0:
-        return None
-    if value == 0:
-        return 0
-    if codes == "luna16":  # high byte 2 is airway, in a lobe or not; a few voxels hold a stray low byte of 1
-        if value >> 8 == 2:
-            return AIRWAY
-        return 0 if value == 1 else CODE_MAPS[codes].get(value)
-    return CODE_MAPS[codes].get(value, 0 if codes in _WHOLE_BODY and value <= 255 else None)
-
-
-def _likeliest(values: list[int]) -> CodeSystem | None:
-    """The tool to which the most of these values are lobes and none is unknown."""
-    lobes = {
-        tool: sum(bool(_meaning(value, tool)) for value in values)
-        for tool in CODE_MAPS
-        if all(_meaning(value, tool) is not None for value in values)
-    }
-    ranked = sorted((count, tool) for tool, count in lobes.items() if count)
-    return ranked[-1][1] if ranked else None
-
-
-def _values(array: NDArray[np.int16]) -> list[int]:
-    low = int(array.min())
-    counts = np.bincount(array.ravel().astype(np.int64) - low)
-    return [int(value) + low for value in np.flatnonzero(counts)]
-
-
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values[:12])) + (f" and {len(values) - 12} more" if len(values) > 12 else "")
 
 
 def _read(path: Path) -> Volume:

@@ -122,7 +122,8 @@ def prepare_cohort(
         config: body crop and resampling.
         workers: processes; 1 works in this one.
         progress: told each outcome as it comes.
-        lobe_codes: whose codes the lobe masks use; None means those the store was begun with, ours for a new one.
+        lobe_codes: whose codes the lobe masks use; None means those the store was begun with; for a new one
+            each mask's are recognised.
         redo: prepare finished scans again, and accept other settings than the store's.
 
     Raises:

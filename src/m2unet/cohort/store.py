@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from m2unet.anatomy import CODE_MAPS, CodeSystem
+from m2unet.anatomy import CODE_SYSTEMS, CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
@@ -215,14 +215,14 @@ class Store:
         Args:
             folder: made if missing.
             prepare: how its scans are prepared.
-            lobe_codes: whose codes the lobe masks use; None keeps the store's, and begins one with ours.
+            lobe_codes: whose codes the lobe masks use; None keeps the store's; a new one recognises them mask by mask.
             replace: accept other settings than the store's; its scans then count as unfinished.
 
         Raises:
             StoreError: if the folder is a store made with other settings.
         """
         path = Path(folder) / "store.json"
-        codes: CodeSystem = lobe_codes or "m2unet"
+        codes: CodeSystem = lobe_codes or "auto"
         if path.is_file():
             store = cls(folder)
             codes = lobe_codes or store.lobe_codes
@@ -333,7 +333,7 @@ def content_hash(array: NDArray[np.int16]) -> str:
 
 def _store_settings(text: str) -> tuple[PrepareConfig, CodeSystem]:
     values = _parse(text, STORE_SCHEMA)
-    codes = [name for name in CODE_MAPS if name == values.get("lobe_codes")]
+    codes = [name for name in CODE_SYSTEMS if name == values.get("lobe_codes")]
     try:
         return PrepareConfig.model_validate(values.get("prepare")), codes[0]
     except (ValidationError, IndexError):

@@ -13,7 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from m2unet.anatomy import CodeSystem
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.lobe_codes import recode, recognised
+from m2unet.cohort.masks import read_mask
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
@@ -62,21 +63,23 @@ class Quantified:
 
 
 def quantify_scan(
-    scan: Path, lobes: Path, *, codes: CodeSystem = "m2unet", config: OpacityConfig | None = None
+    scan: Path, lobes: Path, *, codes: CodeSystem = "auto", config: OpacityConfig | None = None
 ) -> Quantified:
     """Read a scan and its lobe mask, and measure it.
 
     Args:
         scan: a CT file or DICOM folder.
         lobes: the lobe mask, NIfTI, MHA or NRRD, on the scan's grid.
-        codes: whose lobe codes the mask uses.
+        codes: whose lobe codes the mask uses; ``auto`` recognises them.
         config: HU cuts and scales; the defaults if None.
 
     Raises:
         ScanError: the scan or the mask cannot be read, or they do not lie on one grid.
     """
     volume = read_scan(scan)
-    mask = read_lobe_mask(lobes, volume, codes)
+    raw = read_mask(lobes, volume)
+    codes = recognised(raw, name=lobes.name) if codes == "auto" else codes
+    mask = recode(raw, codes, name=lobes.name)
     return Quantified(volume, quantify(volume.array, mask, volume.spacing_mm, config, voxel_ml=volume.voxel_ml), codes)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBES
 from m2unet.cohort.importers.items import BinaryMasks, CodedMask, Item
-from m2unet.cohort.masks import read_mask, recode
+from m2unet.cohort.lobe_codes import recode
+from m2unet.cohort.masks import read_mask
 from m2unet.ct.read import Loaded, load
 from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask, write_volume
