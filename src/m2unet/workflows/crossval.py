@@ -20,6 +20,7 @@ from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
 from m2unet.workflows.evaluate import draw_confidence, evaluate_scans
 from m2unet.workflows.leakage import Leakage
 from m2unet.workflows.methods import load_method, measurements_of, train_method
+from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import RunFolder, read_json, versions
 from m2unet.workflows.scoring import kept_scores
@@ -75,6 +76,7 @@ class CrossValidation:
                 run=run.path,
                 progress=progress,
             )
+            write_model_card(run.path, self.manifest.rows, run.summary)
         return fold_figures(read_json(run.summary))
 
     def run(

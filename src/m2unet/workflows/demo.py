@@ -24,6 +24,7 @@ from m2unet.phantom.writer import write_cohort
 from m2unet.report.figures import PHANTOM_NOTE, Panel, RocCurve, save_comparison, save_learning_curves, save_roc
 from m2unet.training.record import read_history
 from m2unet.workflows.evaluate import Evaluation, evaluate_scans
+from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.predict import Case, CaseOutcome, predict_cases
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
@@ -88,6 +89,7 @@ def run_demo(
     predictor = Predictor.load(run.path)
     test = cohort.select(split.test)
     evaluation = evaluate_scans(predictor, test, out / "evaluation", seed=seed, run=run.path, progress=shown)
+    write_model_card(run.path, cohort.rows, out / "evaluation" / "summary.json")
     unseen = test[0]
     case = Case(unseen.scan_id, unseen.image)
     prediction = next(iter(predict_cases(predictor, [case], out / "prediction", progress=shown)))

@@ -25,6 +25,7 @@ from m2unet.training.record import EpochRecord
 from m2unet.training.state import STATE_FILE, TrainingState
 from m2unet.workflows.confidence import fit_confidence
 from m2unet.workflows.leakage import check_split, record_training
+from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.validation import BagValidator
@@ -165,3 +166,4 @@ def _finish(job: TrainJob, run: RunFolder, model: SeverityModel, state: Training
         extra["confidence"] = confidence.to_card()
     save_model(model.cpu(), job.config, run.model, extra)
     (job.out / STATE_FILE).unlink(missing_ok=True)
+    write_model_card(job.out, list(job.store.rows.values()))
