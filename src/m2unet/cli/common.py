@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,21 @@ def settings(
 
         found.extend(named(method).settings)
     return found
+
+
+def refuse_beside(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that an option leaves without effect.
+
+    Args:
+        option: the one given.
+        others: its companions by name; those that are set are refused.
+
+    Raises:
+        typer.BadParameter: naming them.
+    """
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise typer.BadParameter(f"it cannot be combined with {', '.join(given)}", param_hint=option)
 
 
 def say(text: str = "") -> None:

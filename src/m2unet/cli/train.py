@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, Overrides, Preset, Seed, say, settings
+from m2unet.cli.common import Device, Out, Overrides, Preset, Seed, refuse_beside, say, settings
 
 
 def train(
@@ -28,8 +28,18 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     device: Device = "auto",
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="synthetic: fine-tune the lobe model shipped with m2unet; none: from scratch."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="With --init: steps of twelve slices.")] = 300,
 ) -> None:
     """Train a model on the scans of a manifest; Ctrl-C saves, --resume goes on."""
+    if init is not None:
+        clashing = {"--preset": preset != "paper", "--set": overrides, "--model": model, "--epochs": epochs}
+        refuse_beside("--init", {**clashing, "--folds": folds, "--store": store})
+        _fine_tune(manifest, out, init, steps, seed=seed, validation=validation, resume=resume)
+        return
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.folds import Split, hold_out, load_folds
     from m2unet.cohort.manifest import read_manifest
@@ -57,3 +67,29 @@ def train(
         if world.main:
             say(f"Trained on {len(split.train)} scans. The model is in {run.model}.")
             say(f"Next: m2unet evaluate {out} OTHER_MANIFEST, or m2unet predict SCAN --model {out} --out DIR")
+
+
+def _fine_tune(
+    manifest: Path, out: Path, init: str, steps: int, *, seed: int | None, validation: float, resume: bool
+) -> None:
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.cohort.manifest import read_manifest
+    from m2unet.errors import ConfigError
+    from m2unet.workflows.finetune import FineTuneJob, fine_tune
+
+    if init not in ("synthetic", "none"):
+        raise ConfigError("There are no such weights to begin with", found=init, expected="synthetic or none")
+    job = FineTuneJob(
+        read_manifest(manifest),
+        out,
+        init="synthetic" if init == "synthetic" else "none",
+        steps=steps,
+        seed=seed or 0,
+        validation=validation,
+        resume=resume,
+    )
+    made = fine_tune(job, progress=TerminalProgress())
+    say(f"Trained on {len(made.train)} annotated scans. The model is in {made.run.model}.")
+    for scan_id, why in made.skipped.items():
+        say(f"Left out: {scan_id}: {why}")
+    say(f"Next: m2unet predict SCAN --model {out} --out DIR")

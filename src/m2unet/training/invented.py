@@ -1,7 +1,7 @@
-"""Training the whole-chest network on invented slices: no patient's data, one process, resumable.
+"""Training the whole-chest network on slabs of chests: one process, resumable.
 
-The only input is a pool of phantom chests; step *i* sees the same images whatever came before, so a resumed run goes on
-as if it had not stopped.
+The only input is a pool of chests, phantoms or, to fine-tune, annotated scans; step *i* sees the same images whatever
+came before, so a resumed run goes on as if it had not stopped.
 """
 
 from __future__ import annotations
@@ -113,30 +113,34 @@ class _State:
 
 def train_invented(
     pool: ChestPool,
-    held_out: ChestPool,
+    held_out: ChestPool | None,
     config: Config,
     settings: InventedTraining,
     state_file: Path,
     *,
     record: Callable[[StepRecord], None] = lambda _: None,
     knobs: Knobs | None = None,
+    start: ChestUNet | None = None,
 ) -> ChestUNet:
     """Train, or go on training.
 
     Args:
         pool: chests to train on.
-        held_out: chests for the validation figures.
+        held_out: chests for the validation figures; None takes none.
         config: ``config.model`` must be a ``chest_unet``.
         settings: see there.
         state_file: where the run is kept while it lasts; taken up if it is there.
         record: called after every step.
         knobs: of the invented images.
+        start: a network whose weights a fresh run begins with; None draws them from the seed.
 
     Returns:
         The network with averaged weights, in evaluation mode.
     """
     torch.manual_seed(settings.seed)
     model = ChestUNet(config.model)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     state = _State(model, {k: v.clone() for k, v in model.state_dict().items()}, optimiser)
@@ -148,7 +152,7 @@ def train_invented(
         state.step += 1
         seconds = time.perf_counter() - started
         extra: dict[str, Any] = {}
-        if state.step % settings.validate_every == 0 or state.step == settings.steps:
+        if held_out is not None and (state.step % settings.validate_every == 0 or state.step == settings.steps):
             extra = validate(averaged(state.model, state.average), held_out, config, settings, knobs)
         record(StepRecord(state.step, **figures, rate=settings.rate(state.step - 1), seconds=seconds, **extra))
         if state.step % settings.save_every == 0 or state.step == settings.steps:

@@ -71,7 +71,7 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
     held_out = ChestPool(folder, job.held_out, job.chests)
     run = RunFolder(job.out)
     started = time.perf_counter()
-    with shown.stage("training") as step, _curve(job.out / CURVE_FILE) as write:
+    with shown.stage("training") as step, curve_file(job.out / CURVE_FILE) as write:
 
         def record(figures: StepRecord) -> None:
             write(figures)
@@ -103,7 +103,7 @@ def _card(job: SyntheticJob, curve: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _curve(path: Path) -> Iterator[Any]:
+def curve_file(path: Path) -> Iterator[Any]:
     """A function that adds a step to the curve; steps taken again after an interruption replace their first record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f.name for f in fields(StepRecord)]

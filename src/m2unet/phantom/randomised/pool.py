@@ -111,14 +111,23 @@ def build_pool(
         write_json(index, wanted)
     for number in range(count):
         done(number)
-        if _file(folder, number, "maps").is_file():
+        if has_chest(folder, number):
             continue
-        chest = draw_chest(seed, number, knobs)
-        _save(_file(folder, number, "hu"), chest.hu)
-        write_json(_file(folder, number, "range").with_suffix(".json"), [chest.base, chest.apex])
-        _save(_file(folder, number, "maps"), chest.maps)
+        write_chest(folder, number, draw_chest(seed, number, knobs))
     done(count)
     return ChestPool(folder, count)
+
+
+def has_chest(folder: Path, number: int) -> bool:
+    """Whether a pool holds this chest, whole."""
+    return _file(folder, number, "maps").is_file()
+
+
+def write_chest(folder: Path, number: int, chest: Chest) -> None:
+    """Write one chest of a pool, its maps last."""
+    _save(_file(folder, number, "hu"), chest.hu)
+    write_json(_file(folder, number, "range").with_suffix(".json"), [chest.base, chest.apex])
+    _save(_file(folder, number, "maps"), chest.maps)
 
 
 class ChestPool:
@@ -129,7 +138,7 @@ class ChestPool:
     """
 
     def __init__(self, folder: Path, count: int, first: int = 0) -> None:
-        missing = [n for n in range(first, first + count) if not _file(folder, n, "maps").is_file()]
+        missing = [n for n in range(first, first + count) if not has_chest(folder, n)]
         if missing:
             raise RunError("The pool lacks chests", found=f"{count - len(missing)} of {count}", mend="build it first")
         self.folder, self.count, self.first = folder, count, first

@@ -25,14 +25,14 @@ class Knobs:
     """Everything that is drawn for a slab of a chest.
 
     Attributes:
-        space, tissues, disease, scanner: by subject.
+        space, tissues, disease, scanner: by subject; without tissues or disease the chest's own stay as they are.
         edge_share: share of slabs at an end of the scan: slices beyond it repeat the last one.
         single_share: share of slabs whose slices stand alone, as in a scan of one or two slices.
     """
 
     space: SpaceKnobs = field(default_factory=SpaceKnobs)
-    tissues: TissueKnobs = field(default_factory=TissueKnobs)
-    disease: DiseaseKnobs = field(default_factory=DiseaseKnobs)
+    tissues: TissueKnobs | None = field(default_factory=TissueKnobs)
+    disease: DiseaseKnobs | None = field(default_factory=DiseaseKnobs)
     scanner: ScannerKnobs = field(default_factory=ScannerKnobs)
     edge_share: float = 0.12
     single_share: float = 0.06
@@ -57,8 +57,10 @@ def invent_slab(chest: Chest, rng: np.random.Generator, knobs: Knobs | None = No
     """Cut a slab from a chest and invent everything about its look."""
     k = knobs or Knobs()
     slab = cut_slab(chest, rng, k.space)
-    paint_tissues(slab, rng, k.tissues)
-    add_disease(slab, rng, k.disease)
+    if k.tissues is not None:
+        paint_tissues(slab, rng, k.tissues)
+    if k.disease is not None:
+        add_disease(slab, rng, k.disease)
     scan_slab(slab, rng, k.scanner)
     return slab
 

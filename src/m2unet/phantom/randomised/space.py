@@ -155,6 +155,8 @@ def _places(chest: Chest, levels: FloatArray, rng: np.random.Generator, knobs: S
 
 def _middle(chest: Chest) -> tuple[float, float]:
     """Middle of the lungs at half height, in voxels ``(y, x)``."""
-    plane = chest.maps[0][round((chest.base + chest.apex) / 2)] > 0
+    plane = chest.maps[0][int(np.clip(round((chest.base + chest.apex) / 2), 0, len(chest.hu) - 1))] > 0
+    if not plane.any():
+        plane = np.asarray(chest.maps[0] > 0).any(axis=0)
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     return float(rows[0] + rows[-1]) / 2, float(columns[0] + columns[-1]) / 2
