@@ -33,8 +33,9 @@ from m2unet.workflows.store import prepared_store
 logger = logging.getLogger(__name__)
 
 QUICK_SCANS, QUICK_FOLDS = 30, 3
-QUICK_SETTINGS = ("train.epochs=4", "bag.size=12", "bag.test_bags=2", "handcrafted.trees=100")
-"""``--quick``: a look at whether everything runs; its figures mean nothing."""
+QUICK_SETTINGS = ("train.epochs=4", "bag.test_bags=2", "handcrafted.trees=100")
+QUICK_BAG = 12
+"""``--quick``: a look at whether everything runs, with bags of at most so many; its figures mean nothing."""
 
 COMMON_SETTINGS = ("confidence.reference_scans=0",)
 """What no table needs is not computed: the reference of usual scans."""
@@ -89,13 +90,18 @@ class Reproduction:
 
     def config(self, experiment: Experiment | None = None, fold: int = 0) -> Config:
         """The configuration of the whole, or of one training."""
-        changes = [*COMMON_SETTINGS, *(QUICK_SETTINGS if self.quick else ()), *self.overrides, f"seed={self.seed}"]
+        changes = [*COMMON_SETTINGS, *self._quick_settings(), *self.overrides, f"seed={self.seed}"]
         if experiment is None:
             return load_config(self.preset, changes)
         changes += experiment.settings()
         if not METHODS[experiment.method].network and any(row.lobes is None for row in self.cohort.rows):
             changes.append(f"handcrafted.lobe_model={self.run_folder(Experiment(LOBE_METHOD), fold).path}")
         return load_config(self.preset, changes)
+
+    def _quick_settings(self) -> tuple[str, ...]:
+        if not self.quick:
+            return ()
+        return (*QUICK_SETTINGS, f"bag.size={min(QUICK_BAG, load_config(self.preset).bag.size)}")
 
     def run_folder(self, experiment: Experiment, fold: int) -> RunFolder:
         """Where one training lies."""
