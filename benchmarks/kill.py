@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: prepare, train, crossval and predict on a small cohort, again and again.
+"""Kill -9 at random moments: prepare, train, crossval, predict and reproduce on a small cohort, again and again.
 
     python benchmarks/kill.py [--kills 50] [--seed 0] [--json FILE]
 
@@ -26,6 +26,10 @@ TINY = [
     "bag.size=6", "bag.patch=32", "bag.test_bags=2", "model.width=4", "model.deep_width=8", "model.instance_concepts=8",
     "model.bag_concepts=4", "prepare.inplane_mm=5", "prepare.min_box=32", "train.epochs=6", "train.validate_every=1",
 ]  # fmt: skip
+SKIPPED = (".png", ".svg", ".html", ".js", ".log")
+TIMES = ("seconds.json", "seconds.csv")
+REPRODUCED = ("--only", "table5", "--folds", "3", "--fold", "0")
+"""Two trainings of one fold, and their table."""
 VOLATILE = {"seconds", "versions", "source_fingerprint"}
 """Entries of JSON files that differ between any two runs."""
 
@@ -54,6 +58,7 @@ def steps(manifest: Path, out: Path) -> list[Step]:
         Step("train", ("train", str(manifest), "--out", str(out / "run"), *store, *preset), ("--resume",)),
         Step("crossval", ("crossval", str(manifest), "--out", str(out / "cv"), "--folds", "3", *store, *preset)),
         Step("predict", ("predict", str(manifest), "--model", str(out / "run"), "--out", str(out / "predicted"))),
+        Step("reproduce", ("reproduce", "--cohort", str(manifest), "--out", str(out / "paper"), *REPRODUCED, *preset)),
     ]
 
 
@@ -96,7 +101,9 @@ def fingerprints(out: Path) -> dict[str, str]:
     """Hash of every result file by its place; JSON without what differs between any two runs."""
     found = {}
     for path in sorted(out.rglob("*")):
-        if not path.is_file() or "tensorboard" in path.parts or path.suffix in (".png", ".html", ".js", ".log"):
+        if not path.is_file() or "tensorboard" in path.parts or path.suffix in SKIPPED:
+            continue
+        if path.name in TIMES:
             continue
         content = path.read_bytes()
         if path.suffix == ".json":
@@ -144,7 +151,7 @@ def main() -> None:
         typical = {step.name: whole(step) for step in steps(manifest, root / "calm")}
         killed = {}
         for number, step in enumerate(steps(manifest, root / "rough")):
-            share = options.kills // 4 + (number < options.kills % 4)
+            share = options.kills // len(typical) + (number < options.kills % len(typical))
             killed[step.name] = disturbed(step, share, typical[step.name], rng)
         calm, rough = fingerprints(root / "calm"), fingerprints(root / "rough")
     differing = sorted(name for name in calm.keys() | rough.keys() if calm.get(name) != rough.get(name))

@@ -175,6 +175,13 @@ def test_headers_that_are_damaged(tmp_path: Path) -> None:
         assert code_of(copy) == code, name
 
 
+@pytest.mark.parametrize("step", [1e-20, 1e-4, 1e5])
+def test_steps_of_no_possible_size_are_refused(tmp_path: Path, step: float) -> None:
+    path = patch(write(tmp_path / "a.nii"), 252, "<hh", 1, 0)
+    patch(path, 80, "<f", step)
+    assert code_of(path) == "bad-spacing"
+
+
 def test_a_flat_affine_is_refused(tmp_path: Path) -> None:
     path = patch(write(tmp_path / "a.nii"), 252, "<hh", 1, 0)
     patch(path, 80, "<f", 0.0)

@@ -14,6 +14,8 @@ from m2unet.ct.findings import Finding, QualityError, finding
 
 MAX_VOXELS = 1 << 30
 """A header that declares more (1024 slices of 1024 x 1024) is refused before anything is allocated."""
+POSSIBLE_MM = (0.01, 1000.0)
+"""Voxel steps that any scanner could have meant; unusual ones within are only warned of."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def geometry(
         Spacing along ``(k, j, i)`` and unit columns.
 
     Raises:
-        QualityError: if a step is zero or not finite, or the axes lie in one plane.
+        QualityError: if a step is not possible (zero, not finite, microns or metres), or the axes lie in one plane.
     """
     steps = np.linalg.norm(matrix, axis=0)
-    if not np.isfinite(matrix).all() or (steps <= 0).any() or abs(np.linalg.det(matrix / steps)) < 0.1:
+    possible = np.isfinite(matrix).all() and (steps >= POSSIBLE_MM[0]).all() and (steps <= POSSIBLE_MM[1]).all()
+    if not possible or abs(np.linalg.det(matrix / steps)) < 0.1:
         said = ", ".join(f"{step:.4g}" for step in steps)
         raise QualityError([finding("bad-spacing", f"voxel steps of {said} mm, or axes that are no frame")])
     i, j, k = (float(step) for step in steps)
