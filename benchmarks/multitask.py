@@ -32,7 +32,7 @@ def figures(run: RunFolder) -> dict[str, float | None]:
 
 
 def ceiling(manifest: Path, test: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """AUC and accuracy of the patient's score at the peak, which the label rests on, and of the score on the scan's day."""
+    """AUC and accuracy of the score at the peak, on which the label rests, and of the score on the day of the scan."""
     with (manifest.parent / "truth.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["scan_id"]: row for row in csv.DictReader(file)}
     labels = {row.scan_id: row.severity for row in read_manifest(manifest).rows}
