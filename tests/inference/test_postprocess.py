@@ -138,6 +138,9 @@ def test_no_lobe_is_lost_and_only_islands_and_holes_change(mask: np.ndarray) -> 
     found = postprocess_lobes(mask, ML, config)
     again = postprocess_lobes(mask, ML, config)
     np.testing.assert_array_equal(found.mask, again.mask)
+    own = mask.copy()
+    assert postprocess_lobes(own, ML, config, out=own).mask is own
+    np.testing.assert_array_equal(own, found.mask)
     np.testing.assert_array_equal(found.mask == 6, mask == 6)
     for code in range(1, 6):
         parts, count = label(mask == code)

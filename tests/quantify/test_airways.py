@@ -32,7 +32,7 @@ def test_when_there_is_none_there_is_a_reason(healthy: Chest) -> None:
     one_lung = np.where(healthy.lobes <= 3, healthy.lobes, 0).astype(np.uint8)
     missing = find_airways(healthy.array, one_lung, healthy.spacing_mm)
     assert missing.volume_ml is None and "two lungs" in str(missing.reason) and not missing.mask.any()
-    assert not near_airway(missing, healthy.spacing_mm, 2.0).any()
+    assert not near_airway(missing, healthy.spacing_mm, 2.0).whole().any()
     filled = np.where(healthy.lobes > 0, healthy.array, 40).astype(np.int16)
     assert "no piece of air" in str(find_airways(filled, healthy.lobes, healthy.spacing_mm).reason)
     elsewhere = filled.copy()
@@ -46,9 +46,9 @@ def test_the_margin_is_in_millimetres(healthy: Chest) -> None:
     lobes = np.zeros_like(healthy.lobes)
     lobes[20, 50, 80] = 6
     found = find_airways(healthy.array, lobes, healthy.spacing_mm)
-    assert near_airway(found, healthy.spacing_mm, 0).sum() == 1
-    assert near_airway(found, healthy.spacing_mm, 1.7).sum() == 5  # four neighbours in plane at 1.6 mm
-    assert near_airway(found, healthy.spacing_mm, 4.1)[19, 50, 80]
+    assert near_airway(found, healthy.spacing_mm, 0).whole().sum() == 1
+    assert near_airway(found, healthy.spacing_mm, 1.7).whole().sum() == 5  # four neighbours in plane at 1.6 mm
+    assert near_airway(found, healthy.spacing_mm, 4.1).whole()[19, 50, 80]
 
 
 def test_the_margin_is_that_of_a_distance_map(healthy: Chest) -> None:
@@ -58,4 +58,4 @@ def test_the_margin_is_that_of_a_distance_map(healthy: Chest) -> None:
     lobes[0, 0, 0] = 6
     found = find_airways(healthy.array, lobes, healthy.spacing_mm)
     expected = ndimage.distance_transform_edt(lobes != 6, sampling=healthy.spacing_mm) <= 5.0
-    assert np.array_equal(near_airway(found, healthy.spacing_mm, 5.0), expected)
+    assert np.array_equal(near_airway(found, healthy.spacing_mm, 5.0).whole(), expected)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from m2unet.anatomy import LOBE_CODES
 from m2unet.errors import M2UNetError
+from m2unet.quantify.boxes import Part
 from m2unet.quantify.opacity import (
     CONSOLIDATION,
     GROUND_GLASS,
@@ -94,7 +95,7 @@ def test_noise_changes_the_share_little() -> None:
 def test_excluded_voxels_and_small_islands_are_left_out(sick: Chest) -> None:
     everything = segment_opacity(sick.array, sick.lobes, sick.spacing_mm)
     exclude = sick.lesions == GROUND_GLASS
-    assert not segment_opacity(sick.array, sick.lobes, sick.spacing_mm, exclude=exclude)[exclude].any()
+    assert not segment_opacity(sick.array, sick.lobes, sick.spacing_mm, exclude=Part.of(exclude))[exclude].any()
     big = OpacityConfig(least_ml=1000.0)
     assert everything.any() and not segment_opacity(sick.array, sick.lobes, sick.spacing_mm, big).any()
     plain = OpacityConfig(least_ml=0.0, smooth_mm=0.0)
@@ -111,9 +112,8 @@ def test_a_lung_that_is_dense_throughout_is_opaque_throughout() -> None:
 
 
 def test_shares_of_parts() -> None:
-    parts = np.array([[1, 1, 2, 2, 0]], np.uint8)
-    opacity = np.array([[1, 0, 2, 1, 1]], np.uint8)
-    assert opacity_percents(parts, opacity, {1: "a", 2: "b", 3: "c"}) == {"a": 50.0, "b": 100.0, "c": None}
+    total, opaque = np.array([1, 2, 2, 0]), np.array([1, 1, 2, 0])
+    assert opacity_percents(total, opaque, {1: "a", 2: "b", 3: "c"}) == {"a": 50.0, "b": 100.0, "c": None}
 
 
 def test_bad_input_is_refused(sick: Chest) -> None:

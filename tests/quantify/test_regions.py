@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBES
-from m2unet.quantify.regions import REGIONS, region_map
+from m2unet.quantify.regions import REGIONS, _quantiles, count_regions, region_map
 
 SPACING = (2.0, 1.5, 1.5)
+SHARES = (0.25, 0.5, 0.75)
 NAMES = {region.name: region for region in REGIONS}
 
 
@@ -100,6 +101,22 @@ def test_the_split_does_not_depend_on_the_spacing(divided: tuple[NDArray[np.uint
     mask, regions = divided
     thick = region_map(mask[::3], (SPACING[0] * 3, *SPACING[1:]))
     assert (thick == regions[::3])[mask[::3] > 0].mean() > 0.9
+
+
+def test_regions_are_counted_without_a_map(divided: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> None:
+    mask, regions = divided
+    opacity = (np.random.default_rng(0).random(mask.shape) < 0.2).astype(np.uint8)
+    total, opaque = count_regions(mask, opacity, SPACING)
+    np.testing.assert_array_equal(total[1:], np.bincount(regions.ravel(), minlength=21)[1:])
+    np.testing.assert_array_equal(opaque[1:], np.bincount(regions[opacity > 0], minlength=21)[1:])
+
+
+def test_quantiles_of_repeated_values_are_numpys() -> None:
+    rng = np.random.default_rng(1)
+    for size in (1, 2, 3, 10, 101):
+        values, counts = rng.normal(size=size), rng.integers(1, 5, size)
+        expected = np.quantile(np.repeat(values, counts), SHARES)
+        assert _quantiles(values, counts, SHARES) == expected.tolist()
 
 
 @pytest.mark.real

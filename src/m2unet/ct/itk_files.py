@@ -45,14 +45,14 @@ def read_itk(path: Path, kind: str) -> RawScan:
         image = reader.Execute()
     except RuntimeError as error:
         raise QualityError([finding("unreadable", _reason(error, path))]) from None
-    array = sitk.GetArrayFromImage(image).reshape(shape)
     dimension = image.GetDimension()
     columns = np.asarray(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
     spacing, direction = geometry(columns * np.asarray(image.GetSpacing()[:3]))
+    x, y, z = image.GetOrigin()[:3]
+    array = sitk.GetArrayFromImage(image).reshape(shape)
     findings: list[Finding] = []
     if kind == "nrrd" and "space" not in fields:
         findings.append(finding("orientation-unknown", "a NRRD header without a space"))
-    x, y, z = image.GetOrigin()[:3]
     return RawScan(array, spacing, (x, y, z), direction, kind, {}, tuple(findings), array.dtype.itemsize * 8)
 
 

@@ -51,7 +51,7 @@ def check_values(raw: RawScan) -> list[Finding]:
     """
     array = raw.array
     if np.issubdtype(array.dtype, np.floating):
-        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        wrong = array.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in array)
         if wrong:
             share = 100 * wrong / array.size
             return [finding("not-finite", f"{wrong} of {array.size} voxels ({share:.2g} %)")]

@@ -84,6 +84,7 @@ def load(path: Path) -> Loaded:
     if any(found.code == "not-finite" for found in findings):
         return Loaded(None, tuple(findings))
     volume, padded = _volume(raw, str(path))
+    del raw  # its array may be another copy
     if padded > NOTED * volume.array.size:
         findings.append(finding("padding", f"{padded} of {volume.array.size} voxels"))
     findings += check_geometry(volume)
@@ -129,7 +130,7 @@ def read_raw(path: Path) -> RawScan:
 def _volume(raw: RawScan, path: str) -> tuple[Volume, int]:
     array, padded = raw.array, 0
     if not np.issubdtype(array.dtype, np.unsignedinteger) and array.min() < FLOOR_HU:
-        padded = int(np.count_nonzero(array < FLOOR_HU))
+        padded = sum(int(np.count_nonzero(plane < FLOOR_HU)) for plane in array)
         np.maximum(array, FLOOR_HU, out=array)
     volume = from_source(
         array, raw.spacing_mm, raw.origin_mm, raw.direction, format=raw.format, path=path, header=raw.header

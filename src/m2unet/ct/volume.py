@@ -188,8 +188,11 @@ def _nearest_axes(direction: NDArray[np.float64]) -> list[int]:
 
 
 def _to_int16(array: NDArray[Any]) -> NDArray[np.int16]:
-    if array.dtype != np.int16:
-        limits = np.iinfo(np.int16)
-        rounded = np.rint(array) if np.issubdtype(array.dtype, np.floating) else array
-        array = np.clip(rounded, limits.min, limits.max).astype(np.int16)
-    return np.ascontiguousarray(array)
+    if array.dtype == np.int16:
+        return np.ascontiguousarray(array)
+    limits = np.iinfo(np.int16)
+    whole = np.empty(array.shape, dtype=np.int16)
+    for target, plane in zip(whole, array, strict=True):  # a slice at a time: floats are twice as large
+        rounded = np.rint(plane) if np.issubdtype(array.dtype, np.floating) else plane
+        target[:] = np.clip(rounded, limits.min, limits.max)
+    return whole

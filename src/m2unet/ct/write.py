@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from m2unet.errors import ScanError
 from m2unet.files import atomic_path
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
+_NOT_WHOLE = "the image could not be written whole"
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
@@ -59,34 +61,61 @@ def _write(volume: Volume, array: NDArray[Any], path: Path) -> None:
     sheared = not np.allclose(source.direction.T @ source.direction, np.eye(3), atol=1e-4)
     with atomic_path(path) as temporary:
         if not (sheared and suffix.startswith(".nii")):
-            _save(image, temporary, compress=suffix != ".nii")
+            digest = _save(image, temporary, compress=suffix != ".nii")
+            del image  # before the copy that is read back
+            _check(temporary, digest)
             return
         image.SetDirection(np.eye(3).ravel().tolist())
         plain = temporary.with_name(temporary.name.removesuffix(".gz"))
         try:
-            _save(image, plain, compress=False)
+            digest = _save(image, plain, compress=False)
+            del image
+            _check(plain, digest)
             data = _with_affine(plain.read_bytes(), volume)
         finally:
             plain.unlink(missing_ok=True)
         temporary.write_bytes(gzip.compress(data, 6) if suffix == ".nii.gz" else data)
 
 
-def _save(image: Any, path: Path, *, compress: bool) -> None:
-    """Write an image and read it back: ITK does not notice every write that fails, on a full disk for one.
+def _save(image: Any, path: Path, *, compress: bool) -> bytes:
+    """Write an image and give the digest of its voxels.
 
     Raises:
-        OSError: if it was not written whole.
+        OSError: if ITK says that it was not written.
     """
     import SimpleITK as sitk
 
     try:
         sitk.WriteImage(image, str(path), compress)
-        back = sitk.ReadImage(str(path))  # kept by name: a view does not keep its image
-        same = np.array_equal(sitk.GetArrayViewFromImage(back), sitk.GetArrayViewFromImage(image))
+    except RuntimeError:
+        raise OSError(errno.EIO, _NOT_WHOLE) from None
+    return _digest(image)
+
+
+def _check(path: Path, digest: bytes) -> None:
+    """Read an image back: ITK does not notice every write that fails, on a full disk for one.
+
+    Raises:
+        OSError: if its voxels are not those that were written.
+    """
+    import SimpleITK as sitk
+
+    try:
+        same = _digest(sitk.ReadImage(str(path))) == digest
     except RuntimeError:
         same = False
     if not same:
-        raise OSError(errno.EIO, "the image could not be written whole")
+        raise OSError(errno.EIO, _NOT_WHOLE)
+
+
+def _digest(image: Any) -> bytes:
+    """Of type, size and voxels; the caller keeps the image."""
+    import SimpleITK as sitk
+
+    view = sitk.GetArrayViewFromImage(image)
+    told = hashlib.sha256(f"{view.dtype} {view.shape}".encode())
+    told.update(view.data)
+    return told.digest()
 
 
 def _with_affine(data: bytes, volume: Volume) -> bytes:

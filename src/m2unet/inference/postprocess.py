@@ -5,6 +5,7 @@ No step ever removes the largest piece of a lobe, so no lobe disappears.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import AIRWAY, LOBES
 from m2unet.errors import M2UNetError
-from m2unet.quantify.lobes import count_codes
+from m2unet.quantify.boxes import code_boxes, union_box
+from m2unet.quantify.pieces import find_pieces
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Postprocessed:
     """A tidied mask.
 
     Attributes:
-        mask: ``[z, y, x]`` uint8 lobe codes, a new array.
+        mask: ``[z, y, x]`` uint8 lobe codes, a new array or the one that was given for it.
         steps: what was done, in order; a step that was asked for and found nothing is there with zeros.
     """
 
@@ -73,7 +75,11 @@ class Postprocessed:
 
 
 def postprocess_lobes(
-    mask: NDArray[np.uint8], voxel_ml: float, config: PostprocessConfig | None = None
+    mask: NDArray[np.uint8],
+    voxel_ml: float,
+    config: PostprocessConfig | None = None,
+    *,
+    out: NDArray[np.uint8] | None = None,
 ) -> Postprocessed:
     """Tidy a lobe mask.
 
@@ -81,6 +87,7 @@ def postprocess_lobes(
         mask: ``[z, y, x]`` uint8 codes 0-6 of :mod:`m2unet.anatomy`; the airway is never changed.
         voxel_ml: volume of one voxel, millilitres.
         config: which steps; the defaults if None.
+        out: where the tidied mask is written; ``mask`` itself saves a copy. A new array if None.
 
     Raises:
         M2UNetError: if the mask is not 3-D uint8, or holds an unknown code.
@@ -90,8 +97,12 @@ def postprocess_lobes(
         raise M2UNetError(
             "A lobe mask is a 3-D uint8 array of codes", found=f"{mask.dtype} {mask.shape}", expected=f"0-{AIRWAY}"
         )
-    result = mask.copy()
-    box = _box(result > 0)
+    if out is None:
+        result = mask.copy()
+    else:
+        result = out
+        np.copyto(result, mask)
+    box = union_box(code_boxes(result).values())
     if box is None:
         return Postprocessed(result, ())
     # With a rim of background every voxel has six neighbours, and what reaches the box's border is no hole.
@@ -110,24 +121,24 @@ class _Pieces:
     """Numbered pieces of the working mask, numbers from 1.
 
     Attributes:
-        labels: ``[z, y, x]`` number of the piece at each voxel, 0 for none.
-        where: flat indices of the voxels of all pieces.
+        where: flat indices of the voxels of all pieces, rising.
+        label: number of the piece at each of them.
         origin: by number, the code the piece had; entry 0 is no piece.
     """
 
-    labels: NDArray[np.int32]
     where: NDArray[np.int64]
+    label: NDArray[np.int32]
     origin: NDArray[np.uint8]
-
-    @property
-    def label(self) -> NDArray[np.int32]:
-        """Number of the piece at each voxel of ``where``."""
-        return self.labels.reshape(-1)[self.where]
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Voxels by number."""
         return np.bincount(self.label, minlength=self.origin.size)
+
+    def label_at(self, flat: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Number of the piece at flat indices, 0 for none."""
+        place = np.minimum(np.searchsorted(self.where, flat), self.where.size - 1)
+        return np.where(self.where[place] == flat, self.label[place], np.int32(0))
 
 
 def _settle_islands(work: NDArray[np.uint8], voxel_ml: float, config: PostprocessConfig) -> list[PostprocessStep]:
@@ -148,37 +159,41 @@ def _settle_islands(work: NDArray[np.uint8], voxel_ml: float, config: Postproces
 
 
 def _find_islands(work: NDArray[np.uint8], keep_share: float) -> _Pieces:
-    labels = np.zeros(work.shape, dtype=np.int32)
-    where: list[NDArray[np.int64]] = []
+    where, label = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     origin = [0]
-    for lobe in LOBES:
-        inside = work == lobe.code
-        box = _box(inside)
-        if box is None:
+    for code, box in code_boxes(work).items():
+        if code == AIRWAY:
             continue
-        part = _components(inside[box])
-        sizes = count_codes(part, int(part.max()) + 1)[1:]
+        part = work[box]
+        pieces = find_pieces(_equal_to(part, code), part.shape)
+        sizes = pieces.sizes[1:]
         islands = 1 + np.flatnonzero(sizes < max(keep_share * int(sizes.max()), 1))
         if not islands.size:
             continue
-        number = np.zeros(sizes.size + 1, dtype=np.int32)
+        number = np.zeros(pieces.sizes.size, dtype=np.int32)
         number[islands] = len(origin) + np.arange(islands.size)
-        stray = np.flatnonzero((number > 0)[part])
+        stray, numbers = pieces.pick(number > 0)
         place = [axis + side.start for axis, side in zip(np.unravel_index(stray, part.shape), box, strict=True)]
         where.append(np.ravel_multi_index(tuple(place), work.shape))
-        labels.reshape(-1)[where[-1]] = number[part.reshape(-1)[stray]]
-        origin += [lobe.code] * islands.size
-    return _Pieces(labels, np.concatenate(where) if where else np.zeros(0, np.int64), np.array(origin, dtype=np.uint8))
+        label.append(number[numbers])
+        origin += [code] * islands.size
+    flat = np.concatenate(where)
+    order = np.argsort(flat)
+    return _Pieces(flat[order], np.concatenate(label)[order], np.array(origin, dtype=np.uint8))
+
+
+def _equal_to(part: NDArray[np.uint8], code: int) -> Callable[[slice], NDArray[np.bool_]]:
+    return lambda span: part[span] == code
 
 
 def _fill_holes(work: NDArray[np.uint8], voxel_ml: float) -> PostprocessStep:
     """Give enclosed background to the lobe that it touches most; a hole in the airway alone stays."""
-    parts = _components(work == 0)
-    parts[parts == parts[0, 0, 0]] = 0  # what reaches the rim is no hole
-    where = np.flatnonzero(parts)
-    found, numbers = np.unique(parts.reshape(-1)[where], return_inverse=True)
-    parts.reshape(-1)[where] = numbers + 1
-    pieces = _Pieces(parts, where, np.zeros(found.size + 1, dtype=np.uint8))
+    found = find_pieces(_equal_to(work, 0), work.shape)
+    enclosed = ~found.on_edge  # what reaches the rim is no hole
+    enclosed[0] = False
+    where, numbers = found.pick(enclosed)
+    number = np.cumsum(enclosed, dtype=np.int32)
+    pieces = _Pieces(where, number[numbers], np.zeros(int(enclosed.sum()) + 1, dtype=np.uint8))
     taken = _neighbour(work, pieces, 0.0)
     work.reshape(-1)[where] = taken[pieces.label]
     return _step("holes-filled", pieces, taken, taken > 0, voxel_ml)
@@ -188,11 +203,13 @@ def _neighbour(work: NDArray[np.uint8], pieces: _Pieces, least_share: float) -> 
     """By number, the lobe that holds most of its outer faces, or 0 where that is less than ``least_share`` of them."""
     count = pieces.origin.size
     contact = np.zeros((count, AIRWAY + 1), dtype=np.int64)
+    if count == 1:
+        return np.zeros(count, dtype=np.uint8)
     _, height, width = work.shape
     label = pieces.label
     for stride in (1, width, height * width):
         for beside in (pieces.where - stride, pieces.where + stride):
-            outer = pieces.labels.reshape(-1)[beside] != label
+            outer = pieces.label_at(beside) != label
             keys = label[outer].astype(np.int64) * (AIRWAY + 1) + work.reshape(-1)[beside[outer]]
             contact += np.bincount(keys, minlength=contact.size).reshape(contact.shape)
     faces = contact.sum(axis=1)
@@ -215,23 +232,3 @@ def _step(
     }
     voxels = int(sizes.sum())
     return PostprocessStep(name, int((sizes > 0).sum()), voxels, voxels * voxel_ml, change)
-
-
-def _components(inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Face-connected components, numbered from 1."""
-    from scipy.ndimage import label
-
-    numbers = np.empty(inside.shape, dtype=np.int32)  # label's own choice would be of 64 bits for a large array
-    label(inside, output=numbers)
-    return numbers
-
-
-def _box(inside: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    """The bounding box, or None of nothing."""
-    spans: list[slice] = []
-    for axis in range(inside.ndim):
-        held = np.flatnonzero(inside.any(axis=tuple(a for a in range(inside.ndim) if a != axis)))
-        if not held.size:
-            return None
-        spans.append(slice(int(held[0]), int(held[-1]) + 1))
-    return tuple(spans)

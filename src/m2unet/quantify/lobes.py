@@ -89,14 +89,20 @@ def bounding_box(inside: NDArray[Any], margin: Sequence[int] = (0, 0, 0)) -> tup
     return spans[0], spans[1], spans[2]
 
 
-def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
+def count_codes(codes: NDArray[Any], size: int, among: NDArray[Any] | None = None) -> NDArray[np.int64]:
     """Voxels of each code below ``size``, ``[size]``; higher codes are left out.
 
     Slice by slice, as counting widens what it counts to 64 bits.
+
+    Args:
+        codes: ``[z, y, x]``.
+        size: how many codes are counted.
+        among: ``[z, y, x]``, only voxels where it is not 0 are counted; all if None.
     """
     total = np.zeros(size, dtype=np.int64)
-    for plane in codes:
-        total += np.bincount(plane.reshape(-1), minlength=size)[:size]
+    for z, plane in enumerate(codes):
+        held = plane.reshape(-1) if among is None else plane[among[z] > 0]
+        total += np.bincount(held, minlength=size)[:size]
     return total
 
 

@@ -46,7 +46,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from m2unet.anatomy import AIRWAY
 from m2unet.errors import M2UNetError
-from m2unet.quantify.lobes import GROUPS, bounding_box, check_mask, count_codes
+from m2unet.quantify.boxes import Part, code_boxes, union_box
+from m2unet.quantify.lobes import GROUPS, bounding_box, check_mask
 
 GROUND_GLASS = 1
 CONSOLIDATION = 2
@@ -125,7 +126,7 @@ def segment_opacity(
     mask: NDArray[Any],
     spacing_mm: tuple[float, float, float],
     config: OpacityConfig | None = None,
-    exclude: NDArray[np.bool_] | None = None,
+    exclude: Part | None = None,
 ) -> NDArray[np.uint8]:
     """Find ground glass and consolidation inside the lobes by the rule at the head of this module.
 
@@ -134,7 +135,7 @@ def segment_opacity(
         mask: ``[z, y, x]`` lobe codes 0-6; airway (6) is left out of the lobes.
         spacing_mm: ``(z, y, x)``.
         config: cuts and scales; the defaults if None.
-        exclude: ``[z, y, x]`` voxels that are never opaque, such as the airway with its wall.
+        exclude: voxels that are never opaque, such as the airway with its wall.
 
     Returns:
         ``[z, y, x]`` uint8: 0 none, 1 ground glass, 2 consolidation; 0 outside the lobes.
@@ -145,14 +146,18 @@ def segment_opacity(
     settings = config or OpacityConfig()
     codes = _on_grid(array, mask)
     result = np.zeros(codes.shape, dtype=np.uint8)
-    lung = (codes > 0) & (codes != AIRWAY)
+    outer = union_box(box for code, box in code_boxes(codes).items() if code != AIRWAY)
+    if outer is None:
+        return result
+    lung = codes[outer] > 0
+    lung &= codes[outer] != AIRWAY
     if exclude is not None:
-        lung &= ~exclude
+        exclude.take_from(lung, outer)
     box = bounding_box(lung)
     if box is None:
         return result
     blocks = _Blocks(lung[box], spacing_mm)
-    result[box] = np.where(lung[box], blocks.spread(_classify(blocks.mean(array[box]), blocks, settings)), 0)
+    blocks.spread(_classify(blocks.mean(array[outer][box]), blocks, settings), result[outer][box])
     return result
 
 
@@ -206,12 +211,13 @@ class _Blocks:
         whole = self.share * np.float32(np.prod(self._factors))
         return np.divide(self._sum(array), whole, out=np.zeros_like(whole), where=whole > 0)
 
-    def spread(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Give every voxel its block's code."""
-        for axis, factor in enumerate(self._factors):
-            if factor > 1:
-                codes = np.repeat(codes, factor, axis=axis)
-        return codes[tuple(slice(n) for n in self._shape)]
+    def spread(self, codes: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Give every voxel of the lobes its block's code, a layer of blocks at a time."""
+        deep, high, wide = self._factors
+        for number, layer in enumerate(codes):
+            plane = layer.repeat(high, axis=0).repeat(wide, axis=1)[: self._shape[1], : self._shape[2]]
+            span = slice(number * deep, min((number + 1) * deep, self._shape[0]))
+            np.copyto(out[span], plane, where=self._lung[span])
 
 
 def dense_cut(hu: NDArray[np.floating[Any]], config: OpacityConfig | None = None) -> float:
@@ -358,20 +364,18 @@ def _quantity(table: NDArray[np.int64], voxel_ml: float, config: OpacityConfig) 
     )
 
 
-def opacity_percents(parts: NDArray[np.uint8], opacity: NDArray[np.uint8], names: Mapping[int, str]) -> dict[str, Any]:
+def opacity_percents(total: NDArray[Any], opaque: NDArray[Any], names: Mapping[int, str]) -> dict[str, float | None]:
     """Opacified share of each part, such as the twenty regions or the lobes.
 
     Args:
-        parts: ``[z, y, x]`` code of the part each voxel belongs to, 0 for none.
-        opacity: ``[z, y, x]`` 0 none, else opaque.
+        total: voxels of each part, by its code.
+        opaque: how many of them are opaque, likewise.
         names: name of each part by code.
 
     Returns:
         By name, percent 0-100, or None where the part has no voxel.
     """
-    size = max(names) + 1
-    total, hit = count_codes(parts, size), count_codes(np.where(opacity > 0, parts, 0), size)
-    return {name: float(100 * hit[code] / total[code]) if total[code] else None for code, name in names.items()}
+    return {name: float(100 * opaque[code] / total[code]) if total[code] else None for code, name in names.items()}
 
 
 def _on_grid(array: NDArray[np.int16], mask: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import LOBES
+from m2unet.anatomy import AIRWAY, LOBES
 from m2unet.quantify.airways import Airways, find_airways, near_airway
 from m2unet.quantify.lobes import GROUPS, LobeQuantity, count_codes, find_cuts, lobe_volumes
 from m2unet.quantify.opacity import (
@@ -19,7 +19,7 @@ from m2unet.quantify.opacity import (
     quantify_opacity,
     segment_opacity,
 )
-from m2unet.quantify.regions import REGIONS, region_map
+from m2unet.quantify.regions import REGIONS, count_regions
 from m2unet.quantify.scores import Score, pan_score, yang_score
 
 
@@ -55,7 +55,6 @@ class Quantities:
         airway_ml: volume of the airway outside the lobes, None where none was found.
         airway_reason: why not.
         opacity_mask: ``[z, y, x]`` uint8, 0 none, 1 ground glass, 2 consolidation.
-        region_mask: ``[z, y, x]`` uint8, codes 1-20.
         config: cuts and scales used.
     """
 
@@ -67,7 +66,6 @@ class Quantities:
     airway_ml: float | None
     airway_reason: str | None
     opacity_mask: NDArray[np.uint8]
-    region_mask: NDArray[np.uint8]
     config: OpacityConfig
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,11 +141,11 @@ def gather(
         airways: of :func:`m2unet.quantify.airways.find_airways`.
     """
     voxel_ml = voxel_ml or float(np.prod(spacing_mm)) / 1000
-    regions = region_map(mask, spacing_mm)
-    region_percents = opacity_percents(regions, opacity, {region.code: region.name for region in REGIONS})
-    lobe_percents = opacity_percents(mask, opacity, {lobe.code: lobe.abbreviation for lobe in LOBES})
+    counts, opaque = count_regions(mask, opacity, spacing_mm)
+    region_percents = opacity_percents(counts, opaque, {region.code: region.name for region in REGIONS})
+    lobes, opaque = count_codes(mask, AIRWAY + 1), count_codes(mask, AIRWAY + 1, opacity)
+    lobe_percents = opacity_percents(lobes, opaque, {lobe.code: lobe.abbreviation for lobe in LOBES})
     severity = yang_score(region_percents, involved_from=config.involved_from_percent)
-    counts = count_codes(regions, len(REGIONS) + 1)
     table = {
         region.name: RegionQuantity(
             volume_ml=float(counts[region.code] * voxel_ml) if counts[region.code] else None,
@@ -168,6 +166,5 @@ def gather(
         airway_ml=airways.volume_ml,
         airway_reason=airways.reason,
         opacity_mask=opacity,
-        region_mask=regions,
         config=config,
     )

@@ -23,14 +23,16 @@ both lower     cranial fifth: superior. The rest in four sectors about its axis,
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import LOBE_BY_ABBREVIATION, Side
-from m2unet.quantify.lobes import bounding_box, check_mask
+from m2unet.anatomy import LOBE_BY_ABBREVIATION, Lobe, Side
+from m2unet.quantify.boxes import code_boxes
+from m2unet.quantify.lobes import check_mask
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,15 @@ REGIONS: tuple[Region, ...] = _regions()
 """The twenty regions, codes 1-20: ten of the right lung, then ten of the left."""
 
 
+@dataclass(frozen=True)
+class _Band:
+    """Slices of a lobe's box that are divided alike: the region code of each place of their plane, ``[y, x]``."""
+
+    start: int
+    stop: int
+    plane: NDArray[np.uint8]
+
+
 def region_map(mask: NDArray[Any], spacing_mm: tuple[float, float, float]) -> NDArray[np.uint8]:
     """Divide each lobe into its regions.
 
@@ -116,71 +127,125 @@ def region_map(mask: NDArray[Any], spacing_mm: tuple[float, float, float]) -> ND
     """
     codes = check_mask(mask)
     regions = np.zeros(codes.shape, dtype=np.uint8)
-    for abbreviation, _ in _TABLE:
-        lobe = LOBE_BY_ABBREVIATION[abbreviation]
-        inside = codes == lobe.code
-        box = bounding_box(inside)
-        if box is None:
-            continue
-        where = tuple(axis.astype(np.int16) for axis in np.nonzero(inside[box]))
-        place = {r.name.split(" ", 1)[1]: r.code for r in REGIONS if r.lobe == abbreviation}
-        lateral = where[2] if lobe.side == "left" else -where[2]  # grows away from the midline
-        points = _Points(up=where[0], back=where[1], out=lateral, spacing_mm=spacing_mm)
-        regions[box][where] = _divide(points, place)
+    for place, inside, plane in _divided(codes, spacing_mm):
+        regions[place][inside] = plane[inside]
     return regions
 
 
-@dataclass(frozen=True)
-class _Points:
-    """A lobe's voxels: index towards the head, the back, and away from the midline, ``[n]`` each."""
+def count_regions(
+    mask: NDArray[Any], opacity: NDArray[np.uint8], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Voxels of each region and how many of them are opaque, without a map of the regions.
 
-    up: NDArray[np.int16]
-    back: NDArray[np.int16]
-    out: NDArray[np.int16]
-    spacing_mm: tuple[float, float, float]
+    Args:
+        mask, spacing_mm: as :func:`region_map`.
+        opacity: ``[z, y, x]`` 0 none, else opaque.
+
+    Returns:
+        Two counts by region code, ``[21]``; entry 0 is no region.
+
+    Raises:
+        M2UNetError: as :func:`region_map`.
+    """
+    total, opaque = (np.zeros(len(REGIONS) + 1, dtype=np.int64) for _ in range(2))
+    for place, inside, plane in _divided(check_mask(mask), spacing_mm):
+        total += np.bincount(plane[inside], minlength=total.size)
+        opaque += np.bincount(plane[inside & (opacity[place] > 0)], minlength=total.size)
+    return total, opaque
 
 
-def _divide(points: _Points, place: dict[str, int]) -> NDArray[np.uint8]:
-    result = np.zeros(points.up.size, dtype=np.uint8)
-    everything = np.ones(points.up.size, dtype=bool)
+def _divided(
+    codes: NDArray[np.uint8], spacing_mm: tuple[float, float, float]
+) -> Iterator[tuple[tuple[int, slice, slice], NDArray[np.bool_], NDArray[np.uint8]]]:
+    """Slice by slice of each lobe: where it is, which of its voxels are in the lobe, the region at each place."""
+    boxes = code_boxes(codes)
+    for abbreviation, _ in _TABLE:
+        lobe = LOBE_BY_ABBREVIATION[abbreviation]
+        box = boxes.get(lobe.code)
+        if box is None:
+            continue
+        inside = codes[box] == lobe.code
+        for band in _bands(inside, lobe, spacing_mm):
+            for z in range(band.start, band.stop):
+                yield (box[0].start + z, box[1], box[2]), inside[z], band.plane
+
+
+def _bands(inside: NDArray[np.bool_], lobe: Lobe, spacing_mm: tuple[float, float, float]) -> list[_Band]:
+    place = {r.name.split(" ", 1)[1]: r.code for r in REGIONS if r.lobe == lobe.abbreviation}
+    depth, height, width = inside.shape
+    whole = np.ones((height, width), dtype=np.uint8)
+    heights = np.count_nonzero(inside, axis=(1, 2))
     if "medial" in place:  # middle lobe
-        outer = _top_share(points.out, everything, 1 / 2)
-        result[outer], result[~outer] = place["lateral"], place["medial"]
-    elif "superior" in place:  # a lower lobe
-        top = _top_share(points.up, everything, 1 / 5)
-        result[top] = place["superior"]
-        _basal(points, ~top, place, result)
-    else:  # an upper lobe, with or without a lingula
-        upper = everything
-        if "superior lingular" in place:
-            upper = _top_share(points.up, everything, 3 / 5)
-            high = _top_share(points.up, ~upper, 1 / 2)
-            result[high], result[~upper & ~high] = place["superior lingular"], place["inferior lingular"]
-        apex = _top_share(points.up, upper, 1 / 3)
-        rest = upper & ~apex
-        behind = _top_share(points.back, rest, 1 / 2)
-        result[apex], result[behind], result[rest & ~behind] = (place[n] for n in ("apical", "posterior", "anterior"))
-    return result
+        profile = np.count_nonzero(inside, axis=(0, 1))
+        out = np.arange(width) if lobe.side == "left" else np.arange(width)[::-1]  # grows away from the midline
+        outer = out > _plane(profile if lobe.side == "left" else profile[::-1], 1 / 2)
+        return [_Band(0, depth, whole * np.where(outer, place["lateral"], place["medial"]).astype(np.uint8))]
+    if "superior" in place:  # a lower lobe
+        top = _plane(heights, 1 / 5) + 1
+        basal = _basal(np.count_nonzero(inside[:top], axis=0), lobe, place, spacing_mm)
+        return [_Band(0, top, basal), _Band(top, depth, whole * np.uint8(place["superior"]))]
+    bands, start = [], 0  # an upper lobe, with or without a lingula
+    if "superior lingular" in place:
+        start = _plane(heights, 3 / 5) + 1
+        high = _plane(heights[:start], 1 / 2) + 1
+        bands += [
+            _Band(0, high, whole * np.uint8(place["inferior lingular"])),
+            _Band(high, start, whole * np.uint8(place["superior lingular"])),
+        ]
+    apex = start + _plane(heights[start:], 1 / 3) + 1
+    behind = np.arange(height) > _plane(np.count_nonzero(inside[start:apex], axis=(0, 2)), 1 / 2)
+    rest = np.where(behind, place["posterior"], place["anterior"]).astype(np.uint8)
+    return [*bands, _Band(start, apex, whole * rest[:, None]), _Band(apex, depth, whole * np.uint8(place["apical"]))]
 
 
-def _top_share(value: NDArray[Any], among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """The voxels of ``among`` with the highest values: as nearly the share as whole planes allow."""
-    held = value[among]
+def _plane(profile: NDArray[Any], share: float) -> int:
+    """The plane above which the share lies, as nearly as whole planes allow; -1 of nothing.
+
+    Args:
+        profile: voxels in each plane.
+        share: of all voxels.
+    """
+    held = np.flatnonzero(profile)
     if not held.size:
-        return among & False
-    low = int(held.min())
-    above = held.size - np.cumsum(np.bincount(held - low))  # voxels above each plane
-    plane = low + int(np.argmin(np.abs(above - share * held.size)))
-    return among & (value > plane)
+        return -1
+    low, total = int(held[0]), int(profile.sum())
+    above = total - np.cumsum(profile[low:])  # voxels above each plane
+    return low + int(np.argmin(np.abs(above - share * total)))
 
 
-def _basal(points: _Points, base: NDArray[np.bool_], place: dict[str, int], result: NDArray[np.uint8]) -> None:
-    if not base.any():
-        return
-    forward = -(points.back[base] - points.back[base].mean()) * points.spacing_mm[1]
-    outward = (points.out[base] - points.out[base].mean()) * points.spacing_mm[2]
+def _basal(
+    columns: NDArray[Any], lobe: Lobe, place: dict[str, int], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.uint8]:
+    """Four sectors about the axis of the base.
+
+    Args:
+        columns: ``[y, x]`` voxels of the base at each place of the plane.
+        lobe: whose.
+        place: region codes by name.
+        spacing_mm: ``(z, y, x)``.
+    """
+    sign = 1 if lobe.side == "left" else -1
+    y, x = np.nonzero(columns)
+    counts, total = columns[y, x], int(columns.sum())
+    forward = -(y - int((y * counts).sum()) / total) * spacing_mm[1]
+    outward = (sign * x - sign * int((x * counts).sum()) / total) * spacing_mm[2]
     # 0 halfway between medial and front, growing through front, lateral, back, medial
     turn = np.mod(np.arctan2(outward, forward) + np.pi / 4, 2 * np.pi)
-    quarters = np.searchsorted(np.quantile(turn, [0.25, 0.5, 0.75]), turn, side="right")
+    quarters = np.searchsorted(_quantiles(turn, counts, (0.25, 0.5, 0.75)), turn, side="right")
     names = ("anterior basal", "lateral basal", "posterior basal", "medial basal")
-    result[base] = np.array([place[name] for name in names], dtype=np.uint8)[quarters]
+    plane = np.zeros(columns.shape, dtype=np.uint8)
+    plane[y, x] = np.array([place[name] for name in names], dtype=np.uint8)[quarters]
+    return plane
+
+
+def _quantiles(values: NDArray[np.float64], counts: NDArray[Any], shares: Sequence[float]) -> list[float]:
+    """Quantiles of values that occur so many times, as NumPy's of the whole list."""
+    order = np.argsort(values)
+    ranks = np.cumsum(counts[order])
+    found = []
+    for share in shares:
+        at = share * (int(ranks[-1]) - 1)
+        low = int(at)
+        ends = np.searchsorted(ranks, [low, min(low + 1, int(ranks[-1]) - 1)], side="right")
+        found.append(float(np.quantile(values[order][ends], at - low)))
+    return found

@@ -136,7 +136,7 @@ def write_case(
     """Tidy the lobes, measure, and write everything of one prediction to ``folder``, ``result.json`` last.
 
     Args:
-        prediction: of one scan.
+        prediction: of one scan; its lobes are tidied in place.
         name: of the case, without identifiers.
         folder: made if need be; what cases share goes to ``assets`` beside it.
         options: what to write.
@@ -176,11 +176,11 @@ def _remove_stale(folder: Path, files: dict[str, str]) -> None:
 
 
 def gather_evidence(prediction: Prediction, name: str, options: CaseOptions) -> CaseEvidence:
-    """Tidy the lobes of a prediction and measure them."""
+    """Tidy the lobes of a prediction, in place to save memory, and measure them."""
     if prediction.lobes is None:
         return CaseEvidence(name, prediction)
     volume = prediction.volume
-    tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml, options.postprocess)
+    tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml, options.postprocess, out=prediction.lobes)
     quantities = quantify(volume.array, tidied.mask, volume.spacing_mm, options.opacity, voxel_ml=volume.voxel_ml)
     return CaseEvidence(name, replace(prediction, lobes=tidied.mask), tidied.steps, quantities)
 
