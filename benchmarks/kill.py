@@ -30,7 +30,7 @@ SKIPPED = (".png", ".svg", ".html", ".js", ".log")
 TIMES = ("seconds.json", "seconds.csv")
 REPRODUCED = ("--only", "table5", "--folds", "3", "--fold", "0")
 """Two trainings of one fold, and their table."""
-VOLATILE = {"seconds", "versions", "source_fingerprint"}
+VOLATILE = {"seconds", "processor_seconds_a_fold", "versions", "source_fingerprint"}
 """Entries of JSON files that differ between any two runs."""
 
 
@@ -81,12 +81,18 @@ def whole(step: Step, *, again: bool = False) -> float:
 
 
 def disturbed(step: Step, kills: int, typical: float, rng: random.Random) -> int:
-    """Kill a command up to so many times at random moments, then let it finish; returns how often it was killed."""
-    done = 0
-    for attempt in range(kills):
-        process = start(step, again=attempt > 0)
+    """Kill a command so many times at random moments, then let it finish; returns how often it was killed.
+
+    What is finished is not done again, so a command gets shorter from kill to kill: the moments follow it.
+    """
+    done, attempts = 0, 0
+    while done < kills and attempts < 4 * kills:
+        attempts += 1
+        process = start(step, again=attempts > 1)
+        started = time.monotonic()
         try:
             process.wait(timeout=rng.uniform(0.1, 1.0) * typical)
+            typical = time.monotonic() - started
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             done += 1
