@@ -23,7 +23,14 @@ def cases(written: WrittenCase) -> list[CohortCase]:
     milder = document.model_copy(
         update={
             "case": "b",
-            "severity": document.severity.model_copy(update={"probability": 0.1}),
+            "severity": document.severity.model_copy(
+                update={
+                    "probability": 0.1,
+                    "answer": "uncertain, read by a human",
+                    "abstained": True,
+                    "reasons": ("the interval 0.05 to 0.60 straddles the threshold 0.50",),
+                }
+            ),
             "lobes": document.lobes.model_copy(
                 update={
                     "scores": tuple(
@@ -64,7 +71,7 @@ def test_the_page_shows_every_case_and_links_to_it(cases: list[CohortCase]) -> N
     assert not page.unclosed
     table = page.tables[0]
     assert len(table) == 4 and [row[1].removesuffix("view") for row in table[1:]] == ["a #1", "b", "c"]
-    assert table[1][2] == "0.80" and table[2][4] == "1–3" and table[2][9].startswith("–")
+    assert table[1][2] == "0.80" and table[2][5] == "1–3" and table[2][10].startswith("–")
     assert "failed: no <image>, it is a note" in table[3][-1].replace("failed:", "failed: ").replace("  ", " ")
     assert "no &lt;image&gt;" in text
     assert {"a%20%231/report.html", "a%20%231/viewer.html", "b/report.html", "cohort.csv"} <= set(page.references)
@@ -73,10 +80,20 @@ def test_the_page_shows_every_case_and_links_to_it(cases: list[CohortCase]) -> N
     assert "1 case could not be predicted" in page.text and "digital phantoms" in page.text
 
 
+def test_answers_are_counted_and_one_left_to_a_human_says_why(cases: list[CohortCase]) -> None:
+    rows = list(csv.DictReader(io.StringIO(cohort_csv(cases))))
+    assert [row["severity_answer"] for row in rows] == ["", "uncertain, read by a human", ""]
+    assert rows[1]["severity_reasons"] == "the interval 0.05 to 0.60 straddles the threshold 0.50"
+    page = read_page(render_cohort(cases))
+    assert [row[4] for row in page.tables[0]] == ["Answer", "–", "uncertain, read by a human", "–"]
+    assert "uncertain: the interval 0.05 to 0.60" in page.tables[0][2][-1]
+    assert "Answers: 1 uncertain, to be read by a human." in " ".join(page.text.split())
+
+
 def test_cells_carry_the_numbers_they_are_sorted_by(cases: list[CohortCase]) -> None:
     text = render_cohort(cases)
     assert 'data-value="0.8"' in text and 'data-value="0.1"' in text
-    assert text.count('aria-sort="none"') == 13
+    assert text.count('aria-sort="none"') == 14
 
 
 def test_histograms_count_every_case(cases: list[CohortCase]) -> None:

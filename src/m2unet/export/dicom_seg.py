@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet import __version__
-from m2unet.anatomy import LOBE_BY_ABBREVIATION, LOBES
+from m2unet.anatomy import AIRWAY, LOBE_BY_ABBREVIATION, LOBES
 from m2unet.ct.volume import Volume
 from m2unet.export.codes import (
     ANATOMICAL_STRUCTURE,
@@ -24,6 +23,7 @@ from m2unet.export.codes import (
     OPACITY_CONCEPTS,
     Concept,
 )
+from m2unet.export.mask_stack import MaskStack
 from m2unet.export.seal import seal, series_number
 from m2unet.export.source import (
     MANUFACTURER,
@@ -36,7 +36,7 @@ from m2unet.export.source import (
     require_highdicom,
 )
 from m2unet.export.uids import PLACEHOLDER_INSTANCE_UID, PLACEHOLDER_SERIES_UID, derive_uid
-from m2unet.quantify.lobes import check_mask
+from m2unet.quantify.lobes import check_mask, count_codes
 
 SEG_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 OPACITY_CODES: Mapping[str, int] = {"ground_glass": 1, "consolidation": 2}
@@ -111,11 +111,11 @@ def write_segmentation(
         raise ExportError("There is nothing to segment: both masks are empty", mend="write the report alone")
     source = source or read_source(volume)
     tracking = {
-        segment.name: derive_uid("segment", *source.uids, segment.name, _digest(masks[..., number]))
+        segment.name: derive_uid("segment", *source.uids, segment.name, masks.digest(number))
         for number, segment in enumerate(segments)
     }
     if source.frames is not None:
-        masks = masks[np.argsort(source.frames)]
+        masks = masks.reordered(np.argsort(source.frames))
     with building("segmentation"):
         dataset = _dataset(source, segments, masks, tracking, options)
     seal(dataset, source, options.when, Path(path))
@@ -135,49 +135,48 @@ def _segments(
     opacity: NDArray[np.uint8] | None,
     algorithm: Algorithm,
     opacity_algorithm: Algorithm,
-) -> tuple[list[_Segment], NDArray[np.uint8]]:
-    """The segments that have a voxel, and their masks ``[slice, row, column, segment]`` in the source's order."""
+) -> tuple[list[_Segment], MaskStack]:
+    """The segments that have a voxel, and their masks in the source's order."""
     codes = check_mask(lobes)
+    counts = count_codes(codes, AIRWAY + 1)
     found = [
         _Segment(lobe.abbreviation, lobe.code, ANATOMICAL_STRUCTURE, concept, lobe.colour, algorithm)
         for lobe, concept in zip(LOBES, LOBE_CONCEPTS.values(), strict=True)
-        if (codes == lobe.code).any()
+        if counts[lobe.code]
     ]
-    lobe_count = len(found)
-    if opacity is not None:
-        if opacity.size and int(opacity.max()) > max(OPACITY_CODES.values()):
-            raise ExportError("The opacity mask holds an unknown code", found=int(opacity.max()), expected="0-2")
-        found += [
-            _Segment(
-                name,
-                code,
-                MORPHOLOGICALLY_ABNORMAL,
-                OPACITY_CONCEPTS[name],
-                OPACITY_COLOURS[name],
-                opacity_algorithm,
-                LUNG,
-            )
-            for name, code in OPACITY_CODES.items()
-            if (opacity == code).any()
-        ]
-    # one array filled in place: with seven segments it is the largest thing in memory
-    masks = np.empty((*volume.source.shape, len(found)), dtype=np.uint8)
-    in_order = volume.to_source(codes)
-    for number, segment in enumerate(found):
-        if number == lobe_count and opacity is not None:
-            in_order = volume.to_source(opacity)
-        np.equal(in_order, segment.code, out=masks[..., number].view(np.bool_))
-    return found, masks
+    bits = np.zeros(volume.source.shape, dtype=np.uint8)
+    _set_bits(bits, volume.to_source(codes), found)
+    if opacity is None:
+        return found, MaskStack(bits, len(found))
+    if opacity.size and int(opacity.max()) > max(OPACITY_CODES.values()):
+        raise ExportError("The opacity mask holds an unknown code", found=int(opacity.max()), expected="0-2")
+    counts = count_codes(opacity, max(OPACITY_CODES.values()) + 1)
+    kinds = [
+        _Segment(
+            name, code, MORPHOLOGICALLY_ABNORMAL, OPACITY_CONCEPTS[name], OPACITY_COLOURS[name], opacity_algorithm, LUNG
+        )
+        for name, code in OPACITY_CODES.items()
+        if counts[code]
+    ]
+    _set_bits(bits, volume.to_source(opacity), kinds, first=len(found))
+    return [*found, *kinds], MaskStack(bits, len(found) + len(kinds))
 
 
-def _digest(mask: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
+def _set_bits(
+    bits: NDArray[np.uint8], in_order: NDArray[np.uint8], segments: Sequence[_Segment], first: int = 0
+) -> None:
+    """Set a bit for each segment, of the codes in one mask, from bit ``first`` on."""
+    table = np.zeros(256, dtype=np.uint8)
+    for number, segment in enumerate(segments, first):
+        table[segment.code] = 1 << number
+    for z, plane in enumerate(in_order):
+        bits[z] |= table[plane]
 
 
 def _dataset(
     source: SourceSeries,
     segments: Sequence[_Segment],
-    masks: NDArray[np.uint8],
+    masks: MaskStack,
     tracking: Mapping[str, str],
     options: SeriesOptions,
 ) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,7 @@ class CohortCase:
             "severity_high": severity.high,
             "severity_raw": severity.raw,
             "severity_answer": severity.answer,
+            "severity_reasons": "; ".join(severity.reasons) or None,
             "warnings": "; ".join(f.code for f in self.document.findings if f.level == "warning") or None,
             "trained_on": self.document.model.trained_on,
         }
@@ -71,6 +73,7 @@ COLUMNS: tuple[str, ...] = (
     "severity_high",
     "severity_raw",
     "severity_answer",
+    "severity_reasons",
     *(f"{column}{end}" for column in SCORES.values() for end in ("", "_least", "_most")),
     *(f"{figure}_{part}" for figure in ("volume_ml", "opacity_ml", "opacity_percent", "mean_hu") for part in GROUPS),
     "partial",
@@ -106,6 +109,7 @@ def render_cohort(cases: Sequence[CohortCase], title: str = "Cohort") -> str:
             title=title,
             rows=rows,
             failed=sum(case.document is None for case in cases),
+            answers=Counter(row["severity_answer"] for _, row in rows if row["severity_answer"]),
             warnings=list(warnings),
             notice=NOTICE,
             plots=[plot for plot in (_plot([row for _, row in rows], *spec) for spec in _PLOTS) if plot is not None],

@@ -150,8 +150,7 @@ def make_view(volume: Volume, scene: Scene) -> View:
     box = scene.box()
     factors = shrink_factors([side.stop - side.start for side in box], volume.spacing_mm)
     grid = _Grid.of(volume, box, factors)
-    ct = shrink_image(scene.array[box], factors)
-    steps = np.clip(np.rint((ct - HU_LOWEST) / HU_STEP), 0, 255).astype(np.uint8)
+    steps = _to_steps(shrink_image(scene.array[box], factors), HU_LOWEST, HU_STEP, 255)
     layers = [Layer("ct", "CT", "grey", grid.nifti(steps, HU_STEP, HU_LOWEST))]
     if scene.lobes is not None:
         labels = tuple((lobe.code, f"{lobe.abbreviation}, {lobe.name}", lobe.colour) for lobe in LOBES)
@@ -161,9 +160,17 @@ def make_view(volume: Volume, scene: Scene) -> View:
         mask = shrink_mask(scene.opacity[box], factors, [code for code, _, _ in OPACITIES])
         layers.append(Layer("opacity", "Opacities", "labels", grid.nifti(mask, intent=_LABELS), OPACITIES, 0.45))
     if scene.heat is not None:
-        heat = np.rint(np.clip(shrink_image(scene.heat[box], factors), 0, 100)).astype(np.uint8)
+        heat = _to_steps(shrink_image(scene.heat[box], factors), 0, 1, 100)
         layers.append(Layer("heat", "Evidence for severe", "heat", grid.nifti(heat), (), 0.6, shown=False))
     return View(tuple(layers), _focus(scene, box), None if factors == (1, 1, 1) else grid.spacing_mm)
+
+
+def _to_steps(values: NDArray[np.float32], lowest: int, step: int, most: int) -> NDArray[np.uint8]:
+    """Whole steps above the lowest value, 0 to ``most``; ``values`` is used up."""
+    values -= lowest
+    values /= step
+    np.rint(values, out=values)
+    return np.clip(values, 0, most, out=values).astype(np.uint8)
 
 
 def _focus(scene: Scene, box: tuple[slice, slice, slice]) -> tuple[float, float, float]:
