@@ -67,7 +67,7 @@ class MaskStack:
         """Masks that hold each voxel, ``[slice, row, column]``; over the last axis only."""
         if axis not in (-1, 3):
             raise NotImplementedError("masks are summed over the last axis only")
-        return _HELD[self.bits]
+        return np.stack([_HELD[plane] for plane in self.bits])
 
     def digest(self, number: int) -> str:
         """SHA-256 of one mask, packed to bits in the order of its voxels."""

@@ -175,18 +175,19 @@ def _to_steps(values: NDArray[np.float32], lowest: int, step: int, most: int) ->
 
 def _focus(scene: Scene, box: tuple[slice, slice, slice]) -> tuple[float, float, float]:
     """The middle of the slice with most opacity, or of the right lung; the middle of the box without lobes."""
-    inside = None
-    if scene.opacity is not None and scene.opacity.any():
-        inside = scene.opacity[box] > 0
-    elif scene.lobes is not None and np.isin(scene.lobes, RIGHT_CODES).any():
-        inside = np.isin(scene.lobes[box], RIGHT_CODES)
-    if inside is None:
-        return 0.5, 0.5, 0.5
-    z = int(inside.sum(axis=(1, 2)).argmax())
-    rows, columns = np.nonzero(inside[z])
-    middle = np.argmin((rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2)
-    deep, high, wide = inside.shape
-    return 1 - (int(columns[middle]) + 0.5) / wide, 1 - (int(rows[middle]) + 0.5) / high, (z + 0.5) / deep
+    for mask, codes in ((scene.opacity, [code for code, _, _ in OPACITIES]), (scene.lobes, RIGHT_CODES)):
+        if mask is None:
+            continue
+        wanted = np.zeros(256, dtype=np.bool_)
+        wanted[list(codes)] = True
+        part = mask[box]
+        z = int(np.argmax([np.count_nonzero(wanted[plane]) for plane in part]))
+        rows, columns = np.nonzero(wanted[part[z]])
+        if rows.size:
+            middle = np.argmin((rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2)
+            deep, high, wide = part.shape
+            return 1 - (int(columns[middle]) + 0.5) / wide, 1 - (int(rows[middle]) + 0.5) / high, (z + 0.5) / deep
+    return 0.5, 0.5, 0.5
 
 
 def shrink_factors(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[int, int, int]:

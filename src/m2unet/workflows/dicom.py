@@ -90,7 +90,8 @@ def _segmentation(
 ) -> SegReference | None:
     lobes = prediction.lobes
     opacity = None if quantities is None else quantities.opacity_mask
-    if lobes is None or not (np.isin(lobes, LOBE_CODES).any() or (opacity is not None and opacity.any())):
+    held = lobes is not None and any(np.isin(plane, LOBE_CODES).any() for plane in lobes)
+    if lobes is None or not (held or (opacity is not None and opacity.any())):
         return None
     return write_segmentation(
         prediction.volume,
