@@ -4,7 +4,8 @@
 
 For each scan the tenth of the lung with the most heat is replaced by healthy lung of the same scan, and so are random
 regions of the same size and smoothness; the change of the log-odds of severe is compared, over the same seeded bags.
-Needs the true lobe and lesion masks, which phantoms have. Scans the run was trained on are left out.
+Needs the true lobe and lesion masks, which phantoms have. Scans the run was trained on are left out (``--fresh``: none,
+for a cohort of another seed, whose names are the same). Any method that gives severity by a network can be measured.
 """
 
 from __future__ import annotations
@@ -142,13 +143,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--scans", type=int, default=20, help="so many scans with lesions, severe ones first")
+    parser.add_argument("--fresh", action="store_true", help="the manifest is of another cohort: leave no scan out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     predictor = Predictor.load(options.run)
     split = options.run / "split.json"
     seen = set()
-    if split.is_file():
+    if split.is_file() and not options.fresh:
         uses = json.loads(split.read_text(encoding="utf-8"))
         seen = {scan_id for use in ("train", "validation") for scan_id in uses[use]}
     rows = [r for r in read_manifest(options.manifest).rows if r.scan_id not in seen and r.lobes and r.lesions]
@@ -167,7 +169,9 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:<18} {value:.4g}")
     if options.json:
-        text = json.dumps({"summary": found, "scans": [asdict(r) for r in results]}, indent=1)
+        text = json.dumps(
+            {"method": predictor.identity.name, "summary": found, "scans": [asdict(r) for r in results]}, indent=1
+        )
         options.json.write_text(text + "\n", encoding="utf-8")
 
 

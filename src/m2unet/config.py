@@ -119,8 +119,8 @@ class ConfidenceConfig(_Section):
     )
     rule: Literal["youden", "sensitivity", "f1", "accuracy"] = Field("youden", description="of the operating point")
     target_sensitivity: float = Field(0.95, gt=0, le=1, description="least sensitivity under the rule `sensitivity`")
-    reference_scans: int = Field(300, ge=0, description="training scans whose embeddings are kept with the model")
-    usual_quantile: float = Field(0.975, gt=0.5, le=1, description="of usual distances, beyond which a scan is unusual")
+    reference_scans: int = Field(300, ge=0, description="training scans by which unusual ones are told")
+    usual_quantile: float = Field(0.975, gt=0.5, le=1, description="share of usual scans that pass as such")
 
 
 class HandcraftedConfig(_Section):

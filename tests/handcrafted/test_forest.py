@@ -35,6 +35,17 @@ def test_same_answer_as_scikit_learn(data: tuple[NDArray[np.float64], NDArray[np
     np.testing.assert_allclose(forest.importances, theirs.feature_importances_)
 
 
+def test_parts_are_means_over_their_trees(data: tuple[NDArray[np.float64], NDArray[np.int64]], forest: Forest) -> None:
+    values, severity = data
+    theirs = RandomForestClassifier(25, class_weight="balanced_subsample", random_state=3)
+    theirs.fit(values[:80], severity[:80])
+    each = np.array([tree.predict_proba(values.astype(np.float32))[:, 1] for tree in theirs.estimators_])
+    parts = forest.parts(values)
+    assert parts.shape == (10, len(values))
+    np.testing.assert_allclose(parts[0], each[:3].mean(axis=0), atol=1e-12)  # 25 trees: five parts of 3, five of 2
+    np.testing.assert_allclose(parts[9], each[23:].mean(axis=0), atol=1e-12)
+
+
 def test_json_and_back_is_exact(data: tuple[NDArray[np.float64], NDArray[np.int64]], forest: Forest) -> None:
     again = Forest.from_dict(json.loads(json.dumps(forest.to_dict())))
     np.testing.assert_array_equal(again.probability(data[0]), forest.probability(data[0]))

@@ -103,7 +103,10 @@ def test_the_reference_is_the_network_itself_in_pieces(monkeypatch: pytest.Monke
     images = torch.rand(5, 1, 32, 32)
     torch.testing.assert_close(network.embed(images), model.embed(images), rtol=1e-5, atol=1e-6)
     assert name == "torch-float32" and isinstance(network, EngineM2UNet)
-    assert len(network.encode(images)) == 1
+    maps, found = model.encode(images), network.encode(images)
+    assert len(found) == 2 and found[1].shape == maps[-1].shape
+    means = torch.cat([each.mean(dim=(2, 3)) for each in maps[:-1]], dim=1)
+    torch.testing.assert_close(found[0][:, :, 0, 0], means, rtol=1e-5, atol=1e-6)
 
 
 def test_a_half_has_no_more_than_its_task() -> None:

@@ -51,7 +51,7 @@ def test_a_trained_model_carries_its_confidence(run: RunFolder, cohort: Manifest
     assert stored.validation["brier_raw"] == pytest.approx(
         np.mean((np.array(known.probability) - known.severity) ** 2), abs=1e-6
     )
-    assert stored.reference is not None and len(stored.reference.embeddings) == len(split["train"])
+    assert stored.reference is not None and len(stored.reference.vectors) == len(split["train"])
     assert "confidence" in load_model(run.model).card
 
 
@@ -73,8 +73,9 @@ def test_the_reference_is_of_training_scans(
     model = load_model(run.model).model
     found = fit_confidence(model, store, split, tiny_config, CPU)
     assert found is not None and found.reference is not None and found.reference_reason is None
-    assert found.reference.embeddings.shape == (len(split.train), tiny_config.model.bag_concepts)
-    assert len(found.reference.usual) == len(split.train) + len(split.validation)
+    channels = 4 * tiny_config.model.width + tiny_config.model.deep_width  # of the encoder's five maps
+    assert found.reference.vectors.shape == (len(split.train), 2 * channels)
+    assert len(found.reference.usual) == len(split.train), "two validation scans are too few for the limit"
     fewer = tiny_config.model_copy(update={"confidence": ConfidenceConfig(reference_scans=5)})
     unknown = fit_confidence(model, store, split, fewer, CPU)
     assert unknown is not None and unknown.reference is None and "12 are needed" in str(unknown.reference_reason)
@@ -82,7 +83,7 @@ def test_the_reference_is_of_training_scans(
     monkeypatch.setattr(workflow, "LEAST_SCANS", 4)
     few = tiny_config.model_copy(update={"confidence": ConfidenceConfig(reference_scans=5)})
     less = fit_confidence(model, store, split, few, CPU)
-    assert less is not None and less.reference is not None and len(less.reference.embeddings) == 5
+    assert less is not None and less.reference is not None and len(less.reference.vectors) == 5
     none = fit_confidence(model, store, replace(split, validation=()), tiny_config, CPU)
     assert none is not None and none.calibrator.kind == "none" and none.operating_point.threshold == 0.5
     assert "no validation scan" in str(none.calibrator.reason) and none.validation == {}

@@ -8,18 +8,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from m2unet.cli import main as main_module
 from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.masks import read_lobe_mask
-from m2unet.config import Config, load_config
+from m2unet.config import ConfidenceConfig, Config, load_config
 from m2unet.ct.read import read_scan
 from m2unet.errors import ConfigError, M2UNetError, ModelError
 from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.models.methods import METHODS, method
 from m2unet.models.registry import MODELS
 from m2unet.quantify.quantities import quantify
+from m2unet.workflows.confidence import JudgedScans, fit_calibrator, fit_scores
 from m2unet.workflows.crossval import CrossValidation
 from m2unet.workflows.methods import load_method, method_store
 from m2unet.workflows.run_folder import RunFolder
@@ -85,10 +87,70 @@ def test_predicting_one_scan_gives_what_evaluation_gave(folds: Path, cohort: Man
     predictor = load_method(folds / "tang" / "fold0")
     assert isinstance(predictor, HandcraftedPredictor)
     prediction = predictor.predict(row.image, mask=row.lobes)
-    assert prediction.severity is not None and prediction.severity.spread == 0
-    assert prediction.severity.probability == pytest.approx(float(predicted["probability"]))
+    assert prediction.severity is not None and len(prediction.severity.bags) == 10  # parts of the forest
+    assert prediction.severity.probability == pytest.approx(float(predicted["raw"]))
+    judged = prediction.judgement
+    assert judged is not None and judged.probability == pytest.approx(float(predicted["probability"]))
+    assert judged.said == predicted["answer"] and judged.threshold == pytest.approx(float(predicted["threshold"]))
     with pytest.raises(ModelError, match="lobe_model"):
         predictor.predict(row.image)
+
+
+def test_scores_are_calibrated_and_judged_like_a_networks(folds: Path, cohort: Manifest) -> None:
+    for name in ("tang", "yang"):
+        run = folds / name / "fold0"
+        predictor = load_method(run)
+        assert isinstance(predictor, HandcraftedPredictor)
+        split = json.loads((run / "split.json").read_text())
+        held = [cohort.by_id(scan_id) for scan_id in split["validation"]]
+        known = JudgedScans(
+            [int(row.severity or 0) for row in held],
+            [predictor.assess_row(row).estimate.probability for row in held],
+            [row.patient_id for row in held],
+        )
+        stored = predictor.confidence
+        assert stored.calibrator == fit_calibrator(known, predictor.config.confidence)
+        chosen = fit_scores(known, predictor.config.confidence).operating_point
+        assert name == "yang" or stored.operating_point == chosen
+        summary = json.loads((run / "summary.json").read_text())
+        assert (
+            summary["appraisal"]["calibrated"]["brier"] is not None and summary["appraisal"]["abstention"] is not None
+        )
+        assert "### By slice thickness" in (run / "results.md").read_text()
+        card = (run / "MODEL_CARD.md").read_text()
+        assert predictor.identity.weights_sha256 in card and "patches" not in card.split("## TRIPOD")[0]
+
+
+def test_a_cross_validation_has_a_card_of_all_its_folds(folds: Path, cohort: Manifest) -> None:
+    text = (folds / "tang" / "MODEL_CARD.md").read_text()
+    figures = json.loads((folds / "tang" / "summary.json").read_text())["figures"]
+    assert f"auc {figures['auc']['mean']:.3f} over folds" in text
+    assert "1 models, one a fold: fold0/model" in text and f"{len(cohort)} scans of" in text
+
+
+def test_the_score_rule_stays_the_rule(folds: Path) -> None:
+    """Calibration moves the score rule's probabilities, and its decisions not."""
+    run = folds / "yang" / "fold0"
+    predictor = load_method(run)
+    assert isinstance(predictor, HandcraftedPredictor)
+    point = predictor.confidence.operating_point
+    assert point.threshold == predictor.confidence.calibrator(0.5) == predictor.decides_from
+    assert point.rule == "the method's own rule: severity score above 19.5"
+    rows = list(csv.DictReader((run / "predictions.csv").open()))
+    right = np.mean([(float(row["raw"]) >= 0.5) == (row["severity"] == "1") for row in rows])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["figures"]["per_scan"]["accuracy"]["estimate"] == pytest.approx(right)
+    assert "(the method's own rule: severity score above 19.5)" in (run / "results.md").read_text()
+
+
+def test_isotonic_would_blur_a_rule() -> None:
+    known = JudgedScans([0, 1, 0, 1], [0.2, 0.45, 0.55, 0.8], list("abcd"))
+    isotonic = ConfidenceConfig(calibration="isotonic")
+    assert fit_scores(known, isotonic).calibrator.kind == "isotonic"
+    ruled = fit_scores(known, isotonic, "the method's own rule: x")
+    assert ruled.calibrator.kind == "logistic" and ruled.operating_point.sensitivity == 0.5
+    none = fit_scores(JudgedScans([], [], []), isotonic, "the method's own rule: x").operating_point
+    assert none.threshold == 0.5 and none.scans == 0 and none.reason
 
 
 def test_lobes_from_a_model_of_ours(run: RunFolder, cohort: Manifest, tiny_config: Config, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def evaluate(
     from m2unet.workflows.appraisal import appraisal_table
     from m2unet.workflows.evaluate import evaluate_scans
     from m2unet.workflows.methods import load_method
+    from m2unet.workflows.model_card import write_evaluation_card
     from m2unet.workflows.scoring import figures_table
 
     codes = code_system(lobe_codes or "auto")
@@ -34,8 +35,10 @@ def evaluate(
     evaluation = evaluate_scans(
         predictor, cohort.rows, out, seed=seed, lobe_codes=codes, run=run, progress=TerminalProgress()
     )
+    card = write_evaluation_card(run, cohort.rows, out)
     say(figures_table(evaluation.figures))
     say(appraisal_table(evaluation.appraisal))
-    say(f"Written to {out}: predictions.csv (one row a scan), summary.json, results.md, confidence.png")
+    names = "predictions.csv (one row a scan), summary.json, results.md, confidence.png"
+    say(f"Written to {out}: {names}" + (", MODEL_CARD.md" if card else ""))
     if evaluation.figures.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -84,12 +84,16 @@ class Measured:
         score: sum of the regions that could be scored (Yang et al. 2020).
         scored: how many of the twenty regions could be.
         lobes_from: ``mask`` or ``model``.
+        warnings: codes of the warnings of the scan's quality check.
+        slice_mm: distance between slices; None where it was not told.
     """
 
     features: Mapping[str, float | None]
     score: int
     scored: int
     lobes_from: str
+    warnings: tuple[str, ...] = ()
+    slice_mm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""

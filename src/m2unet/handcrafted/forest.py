@@ -16,6 +16,9 @@ from m2unet.errors import ModelError, RunError
 
 LEAF = -1
 
+PARTS = 10
+"""Parts of a forest whose answers are compared."""
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -72,8 +75,19 @@ class Forest:
         Args:
             values: ``[n, p]``, NaN where a value cannot be had.
         """
+        return np.mean(self._each(values), axis=0)
+
+    def parts(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probability ``[k, n]`` of severe that each of k parts of the forest gives, k at most :data:`PARTS`.
+
+        Trees are grown independently of each other, so the parts tell how much the chance in growing them matters.
+        """
+        each = self._each(values)
+        return np.array([part.mean(axis=0) for part in np.array_split(each, min(PARTS, len(each)))])
+
+    def _each(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         filled = _filled(values, self.medians).astype(np.float32)  # scikit-learn grows and asks in float32
-        return np.mean([tree.probability(filled) for tree in self.trees], axis=0)
+        return np.array([tree.probability(filled) for tree in self.trees])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from m2unet.quantify.opacity import OpacityConfig
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "m2unet.measured/1"
+SCHEMA = "m2unet.measured/2"
 
 
 @dataclass
@@ -70,7 +70,8 @@ class Measurer:
         """The scan's features and score, and the lobes they were taken in."""
         lobes, source = self.lobes(volume, mask, codes)
         found = measure(volume.array, lobes, volume.spacing_mm, voxel_ml=volume.voxel_ml, lobes_from=source)
-        return found, lobes
+        warnings = tuple(sorted({finding.code for finding in volume.findings if finding.level == "warning"}))
+        return replace(found, warnings=warnings, slice_mm=volume.spacing_mm[0]), lobes
 
     def measure_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> Measured:
         """One scan of a cohort, from the cache where it is there.
@@ -84,7 +85,7 @@ class Measurer:
             try:
                 kept = json.loads(path.read_text(encoding="utf-8"))
                 if kept["key"] == key:
-                    return Measured(**kept["measured"])
+                    return Measured(**{**kept["measured"], "warnings": tuple(kept["measured"]["warnings"])})
             except (ValueError, KeyError, TypeError):
                 logger.warning("%s: the kept measurement is damaged and made again", row.scan_id)
         found, _ = self.measure(read_scan(row.image), row.lobes, codes)

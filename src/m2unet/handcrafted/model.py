@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from m2unet import __version__
 from m2unet.config import Config, parse_config
 from m2unet.errors import ModelError
@@ -16,6 +18,7 @@ from m2unet.files import write_text
 from m2unet.handcrafted.features import FEATURES, Measured, feature_matrix
 from m2unet.handcrafted.forest import Forest, fit_forest
 from m2unet.handcrafted.score_rule import ScoreRule, chosen_rule
+from m2unet.inference.severity import SeverityEstimate
 
 SCHEMA = "m2unet.handcrafted/1"
 CARD_FILE, PARAMETERS_FILE = "model.json", "parameters.json"
@@ -60,6 +63,19 @@ def decide(decider: Decider, measured: Measured) -> float:
     if isinstance(decider, ScoreRule):
         return decider.probability(measured)
     return float(decider.probability(feature_matrix([measured]))[0])
+
+
+def estimate(decider: Decider, measured: Measured, seed: int = 0) -> SeverityEstimate:
+    """The answer for one scan in the networks' form.
+
+    The parts of a forest take the place of random bags, a score rule has a single answer; the features are the vector
+    that is compared with those of training scans, if none is missing.
+    """
+    probability = decide(decider, measured)
+    values = feature_matrix([measured])
+    bags = (probability,) if isinstance(decider, ScoreRule) else tuple(decider.parts(values)[:, 0].tolist())
+    signature = tuple(values[0].tolist()) if np.isfinite(values).all() else ()
+    return SeverityEstimate(probability, float(np.std(bags)), bags, seed, signature=signature)
 
 
 def save_decider(decider: Decider, config: Config, folder: Path, extra: Mapping[str, Any]) -> None:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import Config
+from m2unet.ct.findings import Finding
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
+from m2unet.handcrafted.features import Measured
 from m2unet.handcrafted.measuring import Measurer
-from m2unet.handcrafted.model import Decider, decide, load_decider
+from m2unet.handcrafted.model import Decider, estimate, load_decider
+from m2unet.handcrafted.score_rule import ScoreRule
+from m2unet.inference.confidence import Confidence, Judgement, read_confidence
 from m2unet.inference.predictor import ModelIdentity, Prediction, find_model
 from m2unet.inference.severity import SeverityEstimate
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """One scan of a cohort.
+
+    Attributes:
+        measured: what was measured.
+        estimate: the method's own answer.
+        judgement: calibrated, decided, or left to a human.
+    """
+
+    measured: Measured
+    estimate: SeverityEstimate
+    judgement: Judgement
 
 
 class HandcraftedPredictor:
@@ -24,13 +44,27 @@ class HandcraftedPredictor:
         config: its run configuration.
         identity: which model it is.
         measurer: where lobes come from.
+        confidence: what its scores are worth; nothing known if None.
     """
 
-    def __init__(self, decider: Decider, config: Config, identity: ModelIdentity, measurer: Measurer) -> None:
+    def __init__(
+        self,
+        decider: Decider,
+        config: Config,
+        identity: ModelIdentity,
+        measurer: Measurer,
+        confidence: Confidence | None = None,
+    ) -> None:
         self.decider = decider
         self.config = config
         self.identity = identity
         self.measurer = measurer
+        self.confidence = confidence or Confidence()
+
+    @property
+    def decides_from(self) -> float:
+        """From which calibrated probability on the paper's figures call a scan severe: one half, or the score rule."""
+        return self.confidence.calibrator(0.5) if isinstance(self.decider, ScoreRule) else 0.5
 
     @classmethod
     def load(cls, run: str | Path, *, device: str = "cpu", cache: Path | None = None) -> HandcraftedPredictor:
@@ -44,17 +78,22 @@ class HandcraftedPredictor:
         Raises:
             ModelError: if there is no model there, or its files are damaged.
         """
-        decider, config, card = load_decider(find_model(Path(run)))
+        folder = find_model(Path(run))
+        decider, config, card = load_decider(folder)
         identity = ModelIdentity(config.model.name, config.preset, card["weights_sha256"], card.get("trained_on"))
-        return cls(decider, config, identity, Measurer(config.handcrafted, cache, device))
+        measurer = Measurer(config.handcrafted, cache, device)
+        return cls(decider, config, identity, measurer, read_confidence(folder, card))
 
-    def estimate_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> SeverityEstimate:
+    def assess_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> Assessed:
         """Severity of one scan of a cohort; a measurement in the cache is used.
 
         Raises:
             M2UNetError: the scan or its mask cannot be read, or there are no lobes.
         """
-        return _estimate(decide(self.decider, self.measurer.measure_row(row, codes)), seed=0)
+        measured = self.measurer.measure_row(row, codes)
+        found = estimate(self.decider, measured)
+        warnings = [Finding(code, "warning", "noticed when it was measured", "") for code in measured.warnings]
+        return Assessed(measured, found, self.confidence.judge(found, warnings))
 
     def predict(
         self,
@@ -84,9 +123,9 @@ class HandcraftedPredictor:
         read = time.perf_counter()
         measured, used = self.measurer.measure(volume, mask, codes)
         seconds = {"read": read - started, "measure": time.perf_counter() - read}
-        estimate = _estimate(decide(self.decider, measured), seed) if severity else None
-        return Prediction(volume, used if lobes else None, estimate, self.identity, seconds)
-
-
-def _estimate(probability: float, seed: int) -> SeverityEstimate:
-    return SeverityEstimate(probability, spread=0.0, bags=(probability,), seed=seed)
+        found = estimate(self.decider, measured, seed) if severity else None
+        judgement = None if found is None else self.confidence.judge(found, volume.findings)
+        mask_used = used if lobes else None
+        return Prediction(
+            volume, mask_used, found, self.identity, seconds, judgement=judgement, confidence=self.confidence
+        )

@@ -1,7 +1,8 @@
 """What to make of a severity estimate: the calibrated probability, the decision, and when to leave it to a human.
 
 Everything here was fitted on validation scans when the model was trained and is stored with it: the entry
-``confidence`` of ``model.json``, and ``reference.safetensors`` with embeddings of training scans.
+``confidence`` of ``model.json``, and ``reference.safetensors`` with vectors of training scans, by which unusual scans
+are told.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ REFERENCE_FILE = "reference.safetensors"
 UNCERTAIN = "uncertain, read by a human"
 DEFAULT_THRESHOLD = 0.5
 INTERVAL_LEVEL = 0.95
+OWN_RULE = "the method's own rule"
+"""How the rule of an operating point begins that was not chosen on validation scans."""
 
 _EDGE = 1e-6
+
+_TENSORS = {1: "embeddings", 2: "vectors"}
+"""Name of the tensor in the reference's file, by version."""
 
 MapKind = Literal["none", "temperature", "logistic", "isotonic"]
 
@@ -120,7 +126,7 @@ class Judgement:
         severe: whether the probability reaches it.
         abstain: whether the answer is left to a human.
         reasons: why; empty if not.
-        distance, limit: of the embedding to the training ones, and the largest that passes; None where unknown.
+        distance, limit: of the scan to the training scans, and the largest that passes; None where unknown.
     """
 
     probability: float
@@ -159,7 +165,7 @@ class Confidence:
     calibrator: Calibrator = field(default_factory=Calibrator)
     operating_point: OperatingPoint = field(default_factory=OperatingPoint)
     reference: Reference | None = None
-    reference_reason: str | None = "the model's folder holds no embeddings of training scans"
+    reference_reason: str | None = "the model's folder holds nothing of its training scans"
     validation: Mapping[str, Any] = field(default_factory=dict)
 
     def judge(self, estimate: SeverityEstimate, findings: Sequence[Finding] = ()) -> Judgement:
@@ -181,8 +187,8 @@ class Confidence:
         if limiting:
             reasons.append(f"the quality check warns of {', '.join(limiting)}")
         distance, limit = None, None
-        if self.reference is not None and estimate.embedding:
-            distance, limit = self.reference.distance(estimate.embedding), self.reference.limit
+        if self.reference is not None and (vector := self.reference.vector(estimate)):
+            distance, limit = self.reference.distance(vector), self.reference.limit
             if distance > limit:
                 reasons.append(
                     f"the scan is unlike the training scans: distance {distance:.2f}, usual up to {limit:.2f}"
@@ -193,7 +199,7 @@ class Confidence:
         )
 
     def to_card(self) -> dict[str, Any]:
-        """The entry ``confidence`` of a model card; the reference's embeddings lie beside it."""
+        """The entry ``confidence`` of a model card; the reference's vectors lie beside it."""
         found: dict[str, Any] = {
             "calibration": asdict(self.calibrator),
             "operating_point": asdict(self.operating_point),
@@ -204,7 +210,8 @@ class Confidence:
         if self.reference is not None:
             content = _reference_bytes(self.reference)
             found["reference"] = {
-                "scans": len(self.reference.embeddings),
+                "version": self.reference.version,
+                "scans": len(self.reference.vectors),
                 "limit": self.reference.limit,
                 "usual": [round(value, 6) for value in self.reference.usual],
                 "sha256": hashlib.sha256(content).hexdigest(),
@@ -271,20 +278,28 @@ def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _reference_bytes(reference: Reference) -> bytes:
     import safetensors.numpy
 
-    return safetensors.numpy.save({"embeddings": np.ascontiguousarray(reference.embeddings)})
+    return safetensors.numpy.save({_TENSORS[reference.version]: np.ascontiguousarray(reference.vectors)})
 
 
 def _read_reference(path: Path, about: Mapping[str, Any]) -> Reference:
     import safetensors
     import safetensors.numpy
 
+    version = int(about.get("version", 1))  # the first version did not tell
+    if version not in _TENSORS:
+        raise ModelError(
+            f"{path.name} is of a version that is not known here",
+            found=version,
+            expected=f"one of {', '.join(map(str, _TENSORS))}",
+            mend="use the m2unet that trained the model, or a newer one",
+        )
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError("another file than the model card was written with")
-        embeddings = safetensors.numpy.load(content)["embeddings"]
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        vectors = safetensors.numpy.load(content)[_TENSORS[version]]
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path.name} cannot be used", found=error, mend="copy the whole model folder again, or train it again"
         ) from None
-    return Reference(embeddings, float(about["limit"]), tuple(about["usual"]))
+    return Reference(vectors, float(about["limit"]), tuple(about["usual"]), version)

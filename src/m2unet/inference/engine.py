@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from m2unet.errors import ConfigError
-from m2unet.models.base import LOBES, SEVERITY, SeverityModel
+from m2unet.models.base import LOBES, SEVERITY, SeverityModel, mean_of
 from m2unet.models.blocks import ConvNormReLU
 from m2unet.models.encoder import Encoder
 from m2unet.models.m2unet import M2UNet
@@ -38,12 +38,16 @@ class EngineM2UNet(M2UNet):
 
     Args:
         model: whose multi-instance stages and settings are used.
-        deepest: images ``[N, c, H, W]`` to the encoder's deepest map ``[N, d, H/16, W/16]``.
+        deepest: images ``[N, c, H, W]`` to the encoder's deepest map ``[N, d, H/16, W/16]``, and the mean over
+            positions of each channel of its other maps ``[N, k]``.
         logits: images to lobe logits ``[N, c, H, W]``.
     """
 
     def __init__(
-        self, model: M2UNet, deepest: Callable[[Tensor], Tensor], logits: Callable[[Tensor], Tensor] | None
+        self,
+        model: M2UNet,
+        deepest: Callable[[Tensor], tuple[Tensor, Tensor]],
+        logits: Callable[[Tensor], Tensor] | None,
     ) -> None:
         nn.Module.__init__(self)
         self.config, self.tasks, self.checkpointing = model.config, model.tasks, False
@@ -54,10 +58,15 @@ class EngineM2UNet(M2UNet):
         self.eval()
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The deepest map alone, float32; see :meth:`M2UNet.encode`."""
+        """The deepest map, float32, and before it one map of a single position: the means of all others.
+
+        See :meth:`M2UNet.encode`; whoever takes means over positions, as a signature does, finds the same.
+        """
         self.check_images(images)
         step = max(1, CHUNK_PIXELS // (images.shape[2] * images.shape[3]))
-        return [torch.cat([self._deepest(part).float() for part in images.split(step)])]
+        found = [self._deepest(part) for part in images.split(step)]
+        means = torch.cat([part.float() for _, part in found])
+        return [means[:, :, None, None], torch.cat([part.float() for part, _ in found])]
 
     def plain_encoder(self) -> Encoder:
         """See :meth:`M2UNet.plain_encoder`: that of the model as it was trained."""
@@ -135,8 +144,9 @@ def _torch_engine(model: M2UNet, computing: M2UNet) -> EngineM2UNet:
     encoder = computing.encoder
     dtype = next(encoder.parameters()).dtype
 
-    def deepest(images: Tensor) -> Tensor:
-        return encoder(images.to(dtype, memory_format=torch.channels_last))[-1]
+    def deepest(images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = encoder(images.to(dtype, memory_format=torch.channels_last))
+        return maps[-1], torch.cat([mean_of(each) for each in maps[:-1]], dim=1)
 
     def logits(images: Tensor) -> Tensor:
         return computing.decoder(encoder(images.to(dtype, memory_format=torch.channels_last)))

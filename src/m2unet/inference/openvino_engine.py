@@ -16,21 +16,23 @@ from m2unet.models.m2unet import M2UNet
 
 
 class _Deepest(nn.Module):
-    """The encoder's deepest map alone."""
+    """The encoder's deepest map, and the mean over positions of each channel of its other maps."""
 
     def __init__(self, model: M2UNet) -> None:
         super().__init__()
         self.encoder = model.encoder
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.encoder(images)[-1]
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.encoder(images)
+        return maps[-1], torch.cat([each.mean(dim=(2, 3)) for each in maps[:-1]], dim=1)
 
 
-class _Logits(_Deepest):
+class _Logits(nn.Module):
     """Lobe logits."""
 
     def __init__(self, model: M2UNet) -> None:
-        super().__init__(model)
+        super().__init__()
+        self.encoder = model.encoder
         self.decoder = model.decoder
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,7 +80,15 @@ def assemble(model: M2UNet, graphs: Mapping[str, Any]) -> tuple[EngineM2UNet, st
         "NUM_STREAMS": 1,
     }
     run = {name: _runner(core, graph, settings) for name, graph in graphs.items()}
-    return EngineM2UNet(model, run["deepest"], run.get("logits")), "bf16" if native else "float32"
+    deepest, logits = run["deepest"], run.get("logits")
+    return (
+        EngineM2UNet(model, lambda images: _two(deepest(images)), None if logits is None else lambda x: logits(x)[0]),
+        "bf16" if native else "float32",
+    )
+
+
+def _two(found: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    return found[0], found[1]
 
 
 def convert(module: nn.Module, channels: int) -> Any:
@@ -93,11 +103,11 @@ def convert(module: nn.Module, channels: int) -> Any:
         )
 
 
-def _runner(core: Any, graph: Any, settings: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+def _runner(core: Any, graph: Any, settings: dict[str, Any]) -> Callable[[Tensor], tuple[Tensor, ...]]:
     compiled = core.compile_model(graph, "CPU", settings)
 
-    def run(images: Tensor) -> Tensor:
-        found = compiled(images.contiguous().numpy(), share_inputs=True)[0]
-        return torch.from_numpy(found)
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        found = compiled(images.contiguous().numpy(), share_inputs=True)
+        return tuple(torch.from_numpy(found[number]) for number in range(len(compiled.outputs)))
 
     return run

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from m2unet.bags.bag import Bag
 from m2unet.bags.batch import make_batch
@@ -26,6 +27,8 @@ class SeverityEstimate:
         bags: each bag's probability.
         seed: seed the bags were drawn with.
         embedding: mean over the bags of the vector before the classifier; empty for a network without one.
+        signature: mean over the bags of what the encoder saw (:attr:`m2unet.models.batch.ModelOutput.signature`), by
+            which unusual scans are told; empty where there is none.
     """
 
     probability: float
@@ -33,6 +36,7 @@ class SeverityEstimate:
     bags: tuple[float, ...]
     seed: int
     embedding: tuple[float, ...] = ()
+    signature: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class BagAnswer:
     Attributes:
         probability: of severe.
         embedding: the vector before the classifier, or None.
+        signature: what the encoder saw, or None.
     """
 
     probability: float
     embedding: tuple[float, ...] | None
+    signature: tuple[float, ...] | None = None
 
 
 def seeded_batches(scan: BagSource, config: Config, seed: int, bags: int | None = None) -> Iterator[tuple[Bag, Batch]]:
@@ -66,22 +72,29 @@ def bag_answer(output: ModelOutput) -> BagAnswer:
     """Probability and embedding of a batch of one bag."""
     assert output.severity is not None
     probability = float(torch.softmax(output.severity.float(), dim=1)[0, 1])
-    if output.embedding is None:
-        return BagAnswer(probability, None)
-    return BagAnswer(probability, tuple(output.embedding[0].float().tolist()))
+    return BagAnswer(probability, _vector(output.embedding), _vector(output.signature))
+
+
+def _vector(rows: Tensor | None) -> tuple[float, ...] | None:
+    return None if rows is None else tuple(rows[0].float().tolist())
 
 
 def gather_estimate(answers: Sequence[BagAnswer], seed: int) -> SeverityEstimate:
     """Average the answers of a scan's bags."""
     probabilities = [answer.probability for answer in answers]
-    embeddings = [answer.embedding for answer in answers if answer.embedding is not None]
     return SeverityEstimate(
         probability=float(np.mean(probabilities)),
         spread=float(np.std(probabilities)),
         bags=tuple(probabilities),
         seed=seed,
-        embedding=tuple(np.mean(embeddings, axis=0).tolist()) if embeddings else (),
+        embedding=_mean([answer.embedding for answer in answers]),
+        signature=_mean([answer.signature for answer in answers]),
     )
+
+
+def _mean(vectors: Sequence[tuple[float, ...] | None]) -> tuple[float, ...]:
+    known = [vector for vector in vectors if vector is not None]
+    return tuple(np.mean(known, axis=0).tolist()) if known else ()
 
 
 @torch.inference_mode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -174,11 +176,24 @@ class InstanceModel(SeverityModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, frozenset({SEVERITY}))
 
+    @abstractmethod
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Maps ``[N, c, h, w]`` of images ``[N, in_channels, H, W]`` at several depths, the deepest last.
+
+        Raises:
+            ModelError: wrong channels, or a size that does not fit.
+        """
+
+    def embed(self, images: Tensor) -> Tensor:
+        """See :meth:`SeverityModel.embed`: mean over the positions of the deepest map."""
+        return mean_of(self.encode(images)[-1])
+
     def forward(self, batch: Batch, lobes_for: Tensor | None = None) -> ModelOutput:
         """See :meth:`SeverityModel.forward`; there are no lobes."""
         check_bags(batch.mask)
-        embeddings = self.embed(batch.inputs(position=self.config.position))
-        return self.classify(to_bags(embeddings, batch.mask), batch.mask)
+        maps = self.encode(batch.inputs(position=self.config.position))
+        output = self.classify(to_bags(mean_of(maps[-1]), batch.mask), batch.mask)
+        return output if self.training else replace(output, signature=bag_signature(maps, batch.mask))
 
 
 def of_bags(values: Tensor, mask: Tensor, bags: Tensor) -> Tensor:
@@ -192,6 +207,29 @@ def to_bags(values: Tensor, mask: Tensor, *, fill: float | int = 0) -> Tensor:
     """Spread ``[N, ...]``, one row a real instance, over ``[B, n, ...]``; masked places hold ``fill``."""
     padded = values.new_full((*mask.shape, *values.shape[1:]), fill)
     return padded.index_put((mask,), values)
+
+
+def mean_of(maps: Tensor) -> Tensor:
+    """Mean over the positions of maps ``[N, c, h, w]``, float32 ``[N, c]``."""
+    return maps.float().mean(dim=(2, 3))
+
+
+def bag_signature(maps: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """What an encoder saw of bags: :attr:`m2unet.models.batch.ModelOutput.signature`.
+
+    Args:
+        maps: the encoder's maps ``[N, c_i, h_i, w_i]`` of the real instances of ``mask``, in order.
+        mask: ``[B, n]`` bool, at least one real instance a bag.
+
+    Returns:
+        ``[B, 2k]`` float32, k the sum of the channels: means, then standard deviations.
+    """
+    real = mask.unsqueeze(-1)
+    padded = to_bags(torch.cat([mean_of(each) for each in maps], dim=1).detach(), mask)
+    count = real.sum(dim=1).clamp(min=1)
+    mean = padded.sum(dim=1) / count
+    spread = ((padded - mean.unsqueeze(1)).square() * real).sum(dim=1).div(count).sqrt()
+    return torch.cat([mean, spread], dim=1)
 
 
 def check_bags(mask: Tensor) -> None:

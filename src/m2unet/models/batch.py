@@ -73,6 +73,9 @@ class ModelOutput:
             masked.
         instance_severity: ``[B, n, 2]`` logits of each instance by itself, of methods that judge instances one by one
             and are trained that way; 0 where masked.
+        signature: ``[B, 2k]`` mean and standard deviation, over the bag's instances, of the mean over positions of each
+            channel of the encoder at several depths: what the encoder saw, before anything is pooled away. Unusual
+            scans are told by it. In evaluation mode only.
     """
 
     severity: Tensor | None = None
@@ -83,3 +86,4 @@ class ModelOutput:
     position_winners: Tensor | None = None
     attention: Tensor | None = None
     instance_severity: Tensor | None = None
+    signature: Tensor | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
-from m2unet.models.base import InstanceModel, check_bags, check_single
+from m2unet.models.base import InstanceModel, bag_signature, check_bags, check_single, mean_of
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.encoder import STRIDE, Encoder
 from m2unet.models.evidence import Evidence, fine_parts, linear_evidence, margin_of, slope_at
@@ -68,9 +70,10 @@ class GatedMIL(InstanceModel):
         self.attention = GatedAttention(config.deep_width)
         self.classifier = nn.Linear(config.deep_width, 2)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """See :meth:`m2unet.models.base.SeverityModel.embed`; d is ``deep_width``."""
-        return self._features(images).mean(dim=(2, 3))
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """See :meth:`m2unet.models.base.InstanceModel.encode`; the deepest map has ``deep_width`` channels."""
+        self.check_images(images)
+        return self.encoder(images, recompute=self.recompute)
 
     def classify(self, embeddings: Tensor, mask: Tensor | None = None) -> ModelOutput:
         """See :meth:`m2unet.models.base.SeverityModel.classify`."""
@@ -83,15 +86,12 @@ class GatedMIL(InstanceModel):
         check_single(batch)
         images = batch.inputs(position=self.config.position)
         with torch.no_grad():
-            features = self._features(images)
-            embeddings = features.mean(dim=(2, 3))
-            output = self.classify(embeddings.unsqueeze(0))
+            maps = self.encode(images)
+            features = maps[-1].float()
+            embeddings = mean_of(features)
+            output = replace(self.classify(embeddings.unsqueeze(0)), signature=bag_signature(maps, batch.mask))
         assert output.attention is not None
         slope = slope_at(lambda rows: margin_of(self.classify(rows.unsqueeze(0))), embeddings)
         encoder = self.encoder
         fine = fine_parts(encoder.early, lambda early: encoder.from_early(early).mean(dim=(2, 3)), images, slope)
         return linear_evidence(output, features, self.classifier, output.attention[0], fine)
-
-    def _features(self, images: Tensor) -> Tensor:
-        self.check_images(images)
-        return self.encoder(images, recompute=self.recompute)[-1].float()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
-from m2unet.models.base import LOBES, SEVERITY, SeverityModel, check_bags, check_single, of_bags, to_bags
+from m2unet.models.base import LOBES, SEVERITY, SeverityModel, bag_signature, check_bags, check_single, of_bags, to_bags
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.decoder import Decoder
 from m2unet.models.encoder import STRIDE, Encoder
@@ -88,6 +89,7 @@ class M2UNet(SeverityModel):
             embedding=decision.embedding,
             image_winners=decision.image_winners,
             position_winners=to_bags(instances.winners, batch.mask, fill=-1),
+            signature=None if self.training else bag_signature(maps, batch.mask),
         )
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -139,10 +141,12 @@ class M2UNet(SeverityModel):
         check_single(batch)
         images = batch.inputs(position=self.config.position)
         with torch.no_grad():
-            deepest = self.encode(images)[-1].float()
+            maps = self.encode(images)
+            deepest = maps[-1].float()
             instances = deepest.flatten(2).transpose(1, 2)
             pooled = self.embedding_mil.pooling(instances)
             output = self.classify(self.embedding_mil.head(pooled.values).unsqueeze(0))
+            output = replace(output, signature=bag_signature(maps, batch.mask))
             assert output.image_winners is not None
             chosen, order = output.image_winners[0].unique(return_inverse=True)
             won, reached = pooled.winners[chosen], pooled.values[chosen]

@@ -6,11 +6,13 @@ It is not trained as multi-instance learning: in training every patch carries it
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
-from m2unet.models.base import InstanceModel, check_bags, check_single
+from m2unet.models.base import InstanceModel, bag_signature, check_bags, check_single, mean_of
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.blocks import apply
 from m2unet.models.evidence import Evidence, fine_parts, linear_evidence, spread
@@ -42,9 +44,14 @@ class ResNetMax(InstanceModel):
         )
         adopt_batch_norm(self.network)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """See :meth:`m2unet.models.base.SeverityModel.embed`; d is 2048 at the standard width."""
-        return self.network.avgpool(self._features(images)).flatten(1).float()
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """See :meth:`m2unet.models.base.InstanceModel.encode`; the deepest of 2048 channels at the standard width."""
+        self.check_images(images)
+        net, maps = self.network, []
+        for stage in (self._stem, net.layer1, net.layer2, net.layer3, net.layer4):
+            images = apply(stage, images, recompute=self.recompute)
+            maps.append(images)
+        return maps
 
     def classify(self, embeddings: Tensor, mask: Tensor | None = None) -> ModelOutput:
         """See :meth:`m2unet.models.base.SeverityModel.classify`.
@@ -74,8 +81,10 @@ class ResNetMax(InstanceModel):
         check_single(batch)
         images, net = batch.inputs(position=self.config.position), self.network
         with torch.no_grad():
-            features = self._features(images)
-            output = self.classify(self.network.avgpool(features).flatten(1).float().unsqueeze(0))
+            maps = self.encode(images)
+            features = maps[-1]
+            output = self.classify(mean_of(features).unsqueeze(0))
+            output = replace(output, signature=bag_signature(maps, batch.mask))
         assert output.image_winners is not None
         winner = output.image_winners[0]
         weights = torch.zeros(len(features), device=features.device)
@@ -88,13 +97,6 @@ class ResNetMax(InstanceModel):
             slope,
         )
         return linear_evidence(output, features, net.fc, weights, spread(fine, winner, len(images)))
-
-    def _features(self, images: Tensor) -> Tensor:
-        self.check_images(images)
-        net = self.network
-        for stage in (self._stem, net.layer1, net.layer2, net.layer3, net.layer4):
-            images = apply(stage, images, recompute=self.recompute)
-        return images
 
     def _stem(self, images: Tensor) -> Tensor:
         net = self.network

@@ -1,7 +1,8 @@
 """The items of two reporting checklists, in our own words, and the facts of a run that answer them.
 
-TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378. CLAIM, 2024 update: Tejani et al. 2024, Radiol Artif Intell 6:e240300.
-The wording here is a reminder; the published texts say what each item asks for.
+TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378, 27 items in 52 parts. CLAIM, 2024 update: Tejani et al. 2024, Radiol
+Artif Intell 6:e240300, 44 items. Numbers were compared with the published lists. The wording here is a reminder; the
+published texts say what each item asks for.
 """
 
 from __future__ import annotations
@@ -43,19 +44,19 @@ TRIPOD_AI: tuple[Item, ...] = (
     Item("9a", "why these predictors", "predictors"),
     Item("9b", "definition and measurement of predictors", "predictors"),
     Item("9c", "who assessed predictors, where judgement is needed"),
-    Item("10", "how the sample size came about", "sample"),
+    Item("10", "how the sample size came about", "size"),
     Item("11", "missing data and their handling", "missing"),
     Item("12a", "how data were used and parted", "partition"),
     Item("12b", "how predictors were transformed", "preparation"),
     Item("12c", "type of model, how it was built, hyper-parameters, internal validation", "model"),
     Item("12d", "differences between clusters such as hospitals", "subgroups"),
     Item("12e", "measures of performance", "measures"),
-    Item("12f", "changes made to the model after evaluation, such as recalibration", "calibration"),
+    Item("12f", "changes made to the model after evaluation, such as recalibration", "updating"),
     Item("12g", "for evaluation: how predictions were calculated", "prediction"),
-    Item("13", "class imbalance and what was done about it", "imbalance"),
-    Item("14", "what was done about fairness", "subgroups"),
+    Item("13", "class imbalance, what was done about it, and recalibration after it", "imbalance"),
+    Item("14", "what was done about fairness", "fairness"),
     Item("15", "the model's output, and how thresholds were chosen", "output"),
-    Item("16", "differences between development and evaluation data", "leakage"),
+    Item("16", "differences between development and evaluation data", "evaluation"),
     Item("17", "ethical approval and consent"),
     Item("18a", "funding"),
     Item("18b", "conflicts of interest"),
@@ -66,16 +67,16 @@ TRIPOD_AI: tuple[Item, ...] = (
     Item("19", "involvement of patients and the public"),
     Item("20a", "flow of participants, with and without the outcome", "sample"),
     Item("20b", "characteristics of participants", "characteristics"),
-    Item("20c", "for evaluation: predictors compared with development"),
+    Item("20c", "for evaluation: predictors and outcome compared with development", "compared"),
     Item("21", "participants and outcome events in each analysis", "sample"),
     Item("22", "the full model, so that others can use it", "specification"),
     Item("23a", "performance with intervals, also of key subgroups", "performance"),
     Item("23b", "differences in performance between clusters", "subgroups"),
-    Item("24", "results of changes to the model", "calibration"),
+    Item("24", "results of changes to the model after evaluation", "updating"),
     Item("25", "interpretation, also of fairness, beside earlier studies"),
     Item("26", "limitations", "limits"),
     Item("27a", "poor or missing input at use", "quality"),
-    Item("27b", "what users must do and know", "output"),
+    Item("27b", "what users must do, and what they must know for it", "use"),
     Item("27c", "next steps for research"),
 )
 
@@ -100,7 +101,7 @@ CLAIM: tuple[Item, ...] = (
     Item("18", "variability between and within annotators"),
     Item("19", "how data were assigned to partitions", "partition"),
     Item("20", "level at which partitions are disjoint", "leakage"),
-    Item("21", "intended sample size", "sample"),
+    Item("21", "intended sample size of the test data", "size"),
     Item("22", "the model in detail", "model"),
     Item("23", "software and its versions", "software"),
     Item("24", "how parameters were initialised", "seed"),
@@ -112,7 +113,7 @@ CLAIM: tuple[Item, ...] = (
     Item("30", "robustness or sensitivity analysis", "subgroups"),
     Item("31", "methods of explanation", "explanation"),
     Item("32", "evaluation on internal data", "internal"),
-    Item("33", "testing on external data"),
+    Item("33", "testing on external data", "external"),
     Item("34", "registration of a trial"),
     Item("35", "numbers included and excluded", "sample"),
     Item("36", "demographic and clinical characteristics of each partition", "characteristics"),

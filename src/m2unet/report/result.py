@@ -82,7 +82,7 @@ class SeverityPart(_Part):
     ``low`` and ``high`` are the least and the greatest bag, ``interval`` the 95 % interval of the mean over endlessly
     many bags. They tell how much the random patches matter, and nothing of how often the model is right. ``raw`` is
     what the network itself gives. ``answer`` is ``severe`` from ``threshold`` on, ``non-severe``, or
-    ``uncertain, read by a human`` for ``reasons``. ``distance`` is that of the scan's embedding to the training ones,
+    ``uncertain, read by a human`` for ``reasons``. ``distance`` is that of the scan to the training scans,
     ``distance_limit`` the largest that passes.
     """
 

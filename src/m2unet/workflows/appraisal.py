@@ -12,7 +12,7 @@ from m2unet.evaluation.decision import NetBenefit, Selection, decision_curve, ne
 from m2unet.evaluation.intervals import Interval, classification_intervals
 from m2unet.evaluation.subgroups import LEAST_PATIENTS, UNKNOWN, Subgroup, age_band, slice_band, subgroup_figures
 from m2unet.evaluation.summary import DASH
-from m2unet.inference.confidence import DEFAULT_THRESHOLD, OperatingPoint
+from m2unet.inference.confidence import DEFAULT_THRESHOLD, OWN_RULE, OperatingPoint
 from m2unet.workflows.leakage import Leakage
 from m2unet.workflows.scoring import ScanScore
 
@@ -188,6 +188,8 @@ def appraisal_table(found: Appraisal) -> str:
 
 def _rule(point: OperatingPoint) -> str:
     how = f"chosen by {point.rule} on {point.scans} validation scans" if point.scans else f"fixed: {point.reason}"
+    if point.rule.startswith(OWN_RULE):
+        how = point.rule
     return f"Severe from {point.threshold:.3f} on ({how})."
 
 

@@ -89,6 +89,31 @@ def fit_confidence(
     )
 
 
+def fit_scores(known: JudgedScans, config: ConfidenceConfig, rule: str | None = None) -> Confidence:
+    """Calibration and operating point of a method that gives scores, without a reference.
+
+    Args:
+        known: validation scans; the probability is the method's score from 0 to 1.
+        config: of the run.
+        rule: what a method that comes with a rule of its own calls severe, in words; its score is then one half there,
+            and the rule is the operating point.
+    """
+    if rule is not None and config.calibration == "isotonic":  # its level parts would blur where the rule lies
+        config = config.model_copy(update={"calibration": "logistic"})
+    calibrator = fit_calibrator(known, config)
+    point = choose_operating_point(known, calibrator, config) if rule is None else _rule_point(known, calibrator, rule)
+    return Confidence(calibrator=calibrator, operating_point=point, validation=reliability(known, calibrator))
+
+
+def _rule_point(known: JudgedScans, calibrator: Calibrator, rule: str) -> OperatingPoint:
+    threshold = calibrator(0.5)
+    if not known.severity:
+        return OperatingPoint(threshold, rule, reason=known.missing)
+    calibrated = [calibrator(probability) for probability in known.probability]
+    found = classification_metrics(known.severity, calibrated, threshold)
+    return OperatingPoint(threshold, rule, found.recall, found.specificity, len(known.severity), None)
+
+
 def _patient(scan: StoredScan) -> str:
     return scan.scan_id if scan.row is None else scan.row.patient_id
 
@@ -154,12 +179,29 @@ def _reference(
         return None, f"{len(chosen)} training scans; {LEAST_SCANS} are needed to say what is usual"
     scans = [store.open(split.train[index]) for index in sorted(chosen.tolist())]
     estimates = [estimate_severity(model, scan, config, seed=config.seed, device=device, bags=1) for scan in scans]
-    if not all(estimate.embedding for estimate in (*estimates, *held_out)):
-        return None, "the network has no embedding"
+    seen = [(_patient(scan), estimate.signature) for scan, estimate in zip(scans, estimates, strict=True)]
+    return reference_of(seen, [estimate.signature for estimate in held_out], config.confidence)
+
+
+def reference_of(
+    seen: Sequence[tuple[str, Sequence[float]]], held_out: Sequence[Sequence[float]], config: ConfidenceConfig
+) -> tuple[Reference | None, str | None]:
+    """What is usual, or why it cannot be said.
+
+    Args:
+        seen: patient and signature of training scans; an empty signature is left out.
+        held_out: signatures of validation scans.
+        config: for the rate of false alarms.
+    """
+    known = [(patient, vector) for patient, vector in seen if vector]
+    if seen and not known:
+        return None, "the method has nothing to compare scans by"
+    if len(known) < LEAST_SCANS:
+        return None, f"{len(known)} training scans; {LEAST_SCANS} are needed to say what is usual"
     found = fit_reference(
-        [estimate.embedding for estimate in estimates],
-        [_patient(scan) for scan in scans],
-        [estimate.embedding for estimate in held_out],
-        quantile=config.confidence.usual_quantile,
+        [vector for _, vector in known],
+        [patient for patient, _ in known],
+        [vector for vector in held_out if vector],
+        quantile=config.usual_quantile,
     )
     return found, None if found is not None else "all training scans are of one patient"

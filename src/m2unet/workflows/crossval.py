@@ -20,7 +20,7 @@ from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
 from m2unet.workflows.evaluate import draw_confidence, evaluate_scans
 from m2unet.workflows.leakage import Leakage
 from m2unet.workflows.methods import load_method, measurements_of, train_method
-from m2unet.workflows.model_card import write_model_card
+from m2unet.workflows.model_card import write_crossval_card, write_model_card
 from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import RunFolder, read_json, versions
 from m2unet.workflows.scoring import kept_scores
@@ -108,6 +108,7 @@ class CrossValidation:
         )
         write_text(self.out / "results.md", table.to_markdown() + "\n" + appraisal_table(pooled))
         draw_confidence(self.out / "confidence.png", pooled)
+        write_crossval_card(self.out, [self.out / f"fold{number}" for number in sorted(results)], self.manifest.rows)
         return found
 
     def _pooled(self, folds: Sequence[int]) -> Appraisal:

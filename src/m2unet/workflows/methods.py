@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from m2unet.cohort.manifest import Manifest
@@ -13,12 +14,16 @@ from m2unet.files import write_text
 from m2unet.handcrafted.features import Measured, feature_list_csv, features_csv
 from m2unet.handcrafted.forest import Forest
 from m2unet.handcrafted.measuring import Measurer, measure_all
-from m2unet.handcrafted.model import Examples, fit_decider, is_handcrafted, save_decider
+from m2unet.handcrafted.model import Decider, Examples, estimate, fit_decider, is_handcrafted, save_decider
 from m2unet.handcrafted.predictor import HandcraftedPredictor
+from m2unet.handcrafted.score_rule import ScoreRule
+from m2unet.inference.confidence import OWN_RULE, Confidence
 from m2unet.inference.predictor import Predictor, find_model
 from m2unet.models.methods import is_network
 from m2unet.training.distributed import World
+from m2unet.workflows.confidence import JudgedScans, fit_scores, reference_of
 from m2unet.workflows.leakage import check_split, record_training
+from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.scoring import AnyPredictor
@@ -96,6 +101,7 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     decider = fit_decider(
         job.config, _examples(job, measured, job.split.train), _examples(job, measured, job.split.validation)
     )
+    confidence = _confidence(job, decider, measured)
     write_text(job.out / "features.csv", features_csv(measured))
     write_text(job.out / "feature_list.csv", feature_list_csv())
     extra: dict[str, object] = {"trained_on": job.trained_on, "training_scans": len(job.split.train)}
@@ -104,8 +110,32 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
         extra["most_used_features"] = {decider.features[i]: round(float(decider.importances[i]), 4) for i in order}
     else:
         extra["threshold"] = decider.threshold
+    run.model.mkdir(parents=True, exist_ok=True)
+    confidence.save_reference(run.model)
+    extra["confidence"] = confidence.to_card()
     save_decider(decider, job.config, run.model, extra)
+    write_model_card(job.out, list(job.store.rows.values()))
     return run
+
+
+def _confidence(job: TrainJob, decider: Decider, measured: Mapping[str, Measured]) -> Confidence:
+    """Calibration and operating point from the validation scans, and the training scans' features as reference."""
+    rows, settings = job.store.rows, job.config.confidence
+    chosen = [scan_id for scan_id in job.split.validation if scan_id in measured]
+    held = [estimate(decider, measured[scan_id]) for scan_id in chosen]
+    known = JudgedScans(
+        [int(rows[scan_id].severity or 0) for scan_id in chosen],
+        [found.probability for found in held],
+        [rows[scan_id].patient_id for scan_id in chosen],
+    )
+    rule = None
+    if isinstance(decider, ScoreRule):
+        rule = f"{OWN_RULE}: severity score above {decider.threshold:g}"
+    found = fit_scores(known, settings, rule)
+    training = [scan_id for scan_id in job.split.train if scan_id in measured][: settings.reference_scans]
+    seen = [(rows[s].patient_id, estimate(decider, measured[s]).signature) for s in training]
+    reference, reason = reference_of(seen, [each.signature for each in held], settings)
+    return replace(found, reference=reference, reference_reason=reason)
 
 
 def _examples(job: TrainJob, measured: dict[str, Measured], scan_ids: Sequence[str]) -> Examples:

@@ -272,14 +272,15 @@ def _outcome(job: Reproduction, experiment: Experiment, runs: Mapping[int, RunFo
     for fold, run in runs.items():
         stored = read_json(run.summary)["figures"]["per_scan"]
         figures[fold] = {name: interval["estimate"] for name, interval in stored.items()}
-        scans += _tested(run.predictions, fold)
+        # a handcrafted method decides on its own scale, where one half is its rule
+        scans += _tested(run.predictions, fold, "probability" if METHODS[experiment.method].network else "raw")
         spent = run.path / "seconds.json"
         seconds += [float(read_json(spent)["processor"])] if spent.is_file() else []
     size, full = _sizes(job.config(experiment)) if METHODS[experiment.method].network else (None, None)
     return Outcome(figures, scans, size, full, float(np.mean(seconds)) if seconds else None)
 
 
-def _tested(path: Path, fold: int) -> list[ScanResult]:
+def _tested(path: Path, fold: int, column: str) -> list[ScanResult]:
     with path.open(encoding="utf-8", newline="") as file:
         return [
             ScanResult(
@@ -287,7 +288,7 @@ def _tested(path: Path, fold: int) -> list[ScanResult]:
                 patient_id=row["patient_id"],
                 fold=fold,
                 severity=int(row["severity"]) if row["severity"] else None,
-                probability=_number(row["probability"]),
+                probability=_number(row[column]),
                 overlap={name: _number(row[name]) for name in OVERLAPS} if any(row[n] for n in OVERLAPS) else {},
             )
             for row in csv.DictReader(file)

@@ -20,6 +20,7 @@ from m2unet.evaluation.intervals import Interval, classification_intervals, mean
 from m2unet.evaluation.segmentation import segmentation_metrics, surface_means, surface_metrics
 from m2unet.files import write_json, write_text
 from m2unet.handcrafted.predictor import HandcraftedPredictor
+from m2unet.inference.confidence import Judgement
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Prediction, Predictor
 from m2unet.inference.severity import SeverityEstimate
@@ -177,7 +178,9 @@ def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> Sc
     score = ScanScore(row.scan_id, row.patient_id, site=row.site, severity=row.severity, sex=row.sex, age=row.age)
     try:
         if isinstance(predictor, HandcraftedPredictor):  # it finds no lobes to compare
-            return _with_estimate(score, predictor.estimate_row(row, settings.lobe_codes))
+            found = predictor.assess_row(row, settings.lobe_codes)
+            score = replace(_with_estimate(score, found.estimate), slice_mm=found.measured.slice_mm)
+            return _with_judgement(score, found.judgement)
         prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed, hash_content=True)
         return replace(_with_severity(score, prediction), overlap=_overlap(prediction, row, settings.lobe_codes))
     except M2UNetError as error:
@@ -212,9 +215,10 @@ def _with_severity(score: ScanScore, prediction: Prediction) -> ScanScore:
         slice_mm=prediction.volume.spacing_mm[0],
         content_sha256=prediction.content_sha256,
     )
-    judgement = prediction.judgement
-    if judgement is None:
-        return score
+    return score if prediction.judgement is None else _with_judgement(score, prediction.judgement)
+
+
+def _with_judgement(score: ScanScore, judgement: Judgement) -> ScanScore:
     return replace(
         score,
         probability=judgement.probability,
