@@ -21,18 +21,20 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 from sklearn.metrics import roc_auc_score
 
+from m2unet.bags.sampling import BagSource
 from m2unet.cohort.manifest import read_manifest
 from m2unet.cohort.masks import read_lobe_mask
 from m2unet.cohort.store import Store
-from m2unet.ct.prepare import PreparedScan, prepare_volume
+from m2unet.ct.prepare import prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import M2UNetError
-from m2unet.inference.outlier import Gaussian, Reference, prediction_limit
+from m2unet.inference.outlier import Reference, prediction_limit
 from m2unet.inference.predictor import Predictor
 from m2unet.inference.severity import SeverityEstimate, estimate_severity
 
 Array = NDArray[np.float32]
+Values = NDArray[np.floating]
 USUAL = "as it is"
 MIRRORED = "left and right swapped"
 """Reported, and not counted among the unusual: a lung looks much like the other."""
@@ -40,7 +42,7 @@ MIRRORED = "left and right swapped"
 VERSIONS = {1: "embedding, nearest neighbours", 2: "signature, Mahalanobis"}
 
 
-def spoilt(volume: Volume, lungs: NDArray[np.bool_], rng: np.random.Generator) -> Iterator[tuple[str, NDArray]]:
+def spoilt(volume: Volume, lungs: NDArray[np.bool_], rng: np.random.Generator) -> Iterator[tuple[str, Values]]:
     """The scan spoilt in every way."""
     a = volume.array.astype(np.float32)
     half, third = a.shape[2] // 2, max(6, len(a) // 3)
@@ -82,14 +84,11 @@ def head(volume: Volume, rng: np.random.Generator) -> Array:
     middle = tuple(size / 2 for size in volume.shape)
 
     def inside(at: tuple[float, ...], radii_mm: tuple[float, ...]) -> NDArray[np.bool_]:
-        grid = np.ogrid[tuple(slice(0, size) for size in volume.shape)]
-        return (
-            sum(
-                ((axis - centre) * step / radius) ** 2
-                for axis, centre, step, radius in zip(grid, at, volume.spacing_mm, radii_mm, strict=True)
-            )
-            < 1
-        )
+        far = np.zeros(volume.shape, np.float32)
+        for axis, size in enumerate(volume.shape):
+            place = (np.arange(size) - at[axis]) * volume.spacing_mm[axis] / radii_mm[axis]
+            far += (place**2).reshape([-1 if other == axis else 1 for other in range(3)]).astype(np.float32)
+        return far < 1
 
     a = np.full(volume.shape, -1000, np.float32)
     for size, hu in ((1.0, 40), (0.97, 900), (0.9, 35), (0.2, 5)):
@@ -118,12 +117,12 @@ class Looker:
     predictor: Predictor
     seed: int
 
-    def look(self, scan: PreparedScan, bags: int | None = None) -> SeverityEstimate:
+    def look(self, scan: BagSource, bags: int | None = None) -> SeverityEstimate:
         """The estimate of one scan."""
         p = self.predictor
         return estimate_severity(p.network, scan, p.config, seed=self.seed, device=p.device, bags=bags)
 
-    def spoilt(self, volume: Volume, array: NDArray) -> SeverityEstimate | None:
+    def spoilt(self, volume: Volume, array: Values) -> SeverityEstimate | None:
         """The estimate of other voxels in a volume's place; None where the quality check refuses them."""
         values = np.ascontiguousarray(np.clip(array, -1024, 3071).astype(np.int16))
         try:
@@ -144,7 +143,6 @@ def references(looker: Looker, store: Store, split: dict[str, list[str]]) -> dic
         reference = replace(blank, vectors=vectors)
         usual = np.array([reference.distance(reference.vector(each)) for each in held])
         found[version] = replace(reference, limit=prediction_limit(usual, quantile), usual=tuple(np.sort(usual)))
-    assert Gaussian.fit(found[2].vectors).rest > 0
     return found
 
 
@@ -193,8 +191,8 @@ def main() -> None:
     rows_of = {VERSIONS[version]: table(found, reference) for version, reference in checks.items()}
     for title, kinds in rows_of.items():
         print(title)
-        for kind, row in kinds.items():
-            print(f"  {kind:<28} {row['scans']:>4} {row.get('auroc', float('nan')):6.3f} {row['beyond']:6.2f}")
+        for kind, line in kinds.items():
+            print(f"  {kind:<28} {line['scans']:>4} {line.get('auroc', float('nan')):6.3f} {line['beyond']:6.2f}")
     if options.json:
         options.json.write_text(json.dumps(rows_of, indent=1) + "\n", encoding="utf-8")
 

@@ -80,10 +80,10 @@ class SeverityPart(_Part):
     model is.
 
     ``low`` and ``high`` are the least and the greatest bag, ``interval`` the 95 % interval of the mean over endlessly
-    many bags. They tell how much the random patches matter, and nothing of how often the model is right. ``raw`` is
-    what the network itself gives. ``answer`` is ``severe`` from ``threshold`` on, ``non-severe``, or
-    ``uncertain, read by a human`` for ``reasons``. ``distance`` is that of the scan to the training scans,
-    ``distance_limit`` the largest that passes.
+    many bags. They tell how much the random patches matter, and nothing of how often the model is right; of a method
+    without bags ``drawn`` says what takes their place. ``raw`` is what the model itself gives. ``answer`` is ``severe``
+    from ``threshold`` on, ``non-severe``, or ``uncertain, read by a human`` for ``reasons``. ``distance`` is that of
+    the scan to the training scans, ``distance_limit`` the largest that passes.
     """
 
     probability: float | None
@@ -91,6 +91,7 @@ class SeverityPart(_Part):
     low: float | None = None
     high: float | None = None
     bags: tuple[float, ...] = ()
+    drawn: str | None = None
     seed: int | None = None
     calibrated: bool = False
     calibration: str = NOT_CALIBRATED

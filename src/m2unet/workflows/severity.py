@@ -8,6 +8,7 @@ from m2unet.anatomy import LOBE_BY_CODE
 from m2unet.ct.write import write_mask
 from m2unet.inference.explain import Explanation, TopPatch
 from m2unet.inference.predictor import Prediction
+from m2unet.models.methods import is_network
 from m2unet.report.evidence import FramedPatch, save_evidence
 from m2unet.report.montage import Scene
 from m2unet.report.result import (
@@ -62,6 +63,7 @@ def severity_part(prediction: Prediction, heat: str | None) -> SeverityPart:
         low=min(judged.bags, default=None),
         high=max(judged.bags, default=None),
         bags=judged.bags,
+        drawn=None if is_network(prediction.model.name) else _drawn(len(judged.bags)),
         seed=estimate.seed,
         calibrated=calibrated,
         calibration=known.calibrator.said if calibrated else NOT_CALIBRATED,
@@ -78,6 +80,11 @@ def severity_part(prediction: Prediction, heat: str | None) -> SeverityPart:
         reliability=tuple(ReliabilityBinPart.model_validate(part) for part in known.validation.get("bins", ())),
         explanation=explanation,
     )
+
+
+def _drawn(count: int) -> str:
+    """What a handcrafted method has in place of bags."""
+    return f"{count} parts of the forest" if count > 1 else "one score"
 
 
 def write_heat(prediction: Prediction, folder: Path, ending: str) -> dict[str, str]:
