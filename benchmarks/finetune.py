@@ -35,7 +35,7 @@ from m2unet.workflows.finetune import FineTuneJob, fine_tune
 from m2unet.workflows.run_folder import versions
 
 SITE = "site-6"
-TRAIN, TEST = 10, 10
+TRAIN, TEST = 10, 8
 NUMBERS = (1, 2, 5, 10)
 Init = Literal["synthetic", "none"]
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, help="picture")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=900)
     options = parser.parse_args()
     found: dict[str, object] = {"site": SITE, "steps": options.steps, "seed": options.seed, "test_scans": TEST}

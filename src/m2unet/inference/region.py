@@ -20,7 +20,7 @@ MULTIPLE = 16
 SLAB_MM = 8.0
 """Height of slices that share a region."""
 
-MARGIN_MM = 6.0
+MARGIN_MM = 4.0
 """How far beyond the coarse lungs, in the plane and along the body, is segmented at once."""
 
 EDGE = 3

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 STEPS = 300
 FINE_TUNING = InventedTraining(
-    steps=STEPS, lr=5e-4, warmup=20, decay_from=0.3, average=0.98, save_every=50, validate_every=100
+    steps=STEPS, lr=1.5e-4, warmup=20, decay_from=0.3, average=0.98, save_every=50, validate_every=100
 )
 FROM_SCRATCH = InventedTraining(steps=STEPS, warmup=50, decay_from=0.5, average=0.98, save_every=50, validate_every=100)
 """What trains the same network from random weights: the learning rate of the training on invented images."""
