@@ -9,6 +9,7 @@ from typing import Any
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import Config
 from m2unet.evaluation.summary import Spread
+from m2unet.models.base import SEVERITY
 from m2unet.models.methods import METHODS, is_network
 from m2unet.workflows.run_folder import versions
 
@@ -84,6 +85,11 @@ def method_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
 def _network_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
     train, model, bag = config.train, config.model, config.bag
     spacing = "the scan's own" if config.prepare.inplane_mm is None else f"{config.prepare.inplane_mm:g} mm"
+    severity = {
+        "prediction": f"mean over {bag.test_bags} seeded bags of random patches; one network, no ensemble",
+        "explanation": "heat maps: the parts of patches and positions in the log-odds, and a finer map "
+        "(docs/explanation.md)",
+    }
     return {
         "model": f"{METHODS[model.name].label}, {card.get('parameters', '?')} parameters; every setting in config.yaml "
         f"(preset {config.preset})",
@@ -100,9 +106,7 @@ def _network_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
         "selection": "early stopping on validation scans"
         if train.early_stop
         else "the last epoch; nothing was selected",
-        "prediction": f"mean over {bag.test_bags} seeded bags of random patches; one network, no ensemble",
-        "explanation": "heat maps: the parts of patches and positions in the log-odds, and a finer map "
-        "(docs/explanation.md)",
+        **(severity if SEVERITY in METHODS[model.name].tasks else {"prediction": "slice by slice; no ensemble"}),
     }
 
 

@@ -130,8 +130,8 @@ def _confidence(job: TrainJob, decider: Decider, measured: Mapping[str, Measured
     )
     rule = None
     if isinstance(decider, ScoreRule):
-        chosen = " (youden on validation scans)" if job.config.handcrafted.threshold == "validation" else ""
-        rule = f"{OWN_RULE}: severity score above {decider.threshold:g}{chosen}"
+        how = " (youden on validation scans)" if job.config.handcrafted.threshold == "validation" else ""
+        rule = f"{OWN_RULE}: severity score above {decider.threshold:g}{how}"
     found = fit_scores(known, settings, rule)
     training = [scan_id for scan_id in job.split.train if scan_id in measured][: settings.reference_scans]
     seen = [(rows[s].patient_id, estimate(decider, measured[s]).signature) for s in training]
