@@ -62,6 +62,16 @@ def test_an_interval_over_the_threshold_is_uncertain() -> None:
     assert single.low is None and not single.abstain
 
 
+def test_a_threshold_that_few_scans_leave_open_is_straddled_sooner() -> None:
+    bags = (0.5, 0.52, 0.51)
+    assert not Confidence(Calibrator(reason=None), POINT).judge(estimate(*bags)).abstain
+    wide = Confidence(Calibrator(reason=None), replace(POINT, low=0.3, high=0.6))
+    found = wide.judge(estimate(*bags))
+    assert found.abstain and found.severe and "itself known only to lie from 0.30 to 0.60" in found.reasons[0]
+    assert wide.judge(estimate(0.45)).abstain and not wide.judge(estimate(0.29)).abstain
+    assert not wide.judge(estimate(0.8, 0.82, 0.81)).abstain and not wide.judge(estimate(0.1, 0.12, 0.11)).abstain
+
+
 def test_the_threshold_is_on_the_calibrated_scale() -> None:
     found = Confidence(LOGISTIC, POINT).judge(estimate(0.6, 0.61, 0.59))
     assert found.probability == pytest.approx(LOGISTIC(0.6)) and found.probability < 0.4

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from m2unet.cohort.folds import Split
 from m2unet.cohort.manifest import Manifest
@@ -124,6 +125,30 @@ def test_the_operating_point_follows_the_rule() -> None:
     assert youden.specificity == pytest.approx(2 / 3) and youden.rule == "youden"
     wanted = choose_operating_point(KNOWN, plain, ConfidenceConfig(rule="sensitivity", target_sensitivity=0.6))
     assert wanted.threshold == pytest.approx(0.725) and wanted.rule == "sensitivity of at least 0.6"
+
+
+def test_the_interval_of_the_threshold_is_a_bootstrap_over_patients() -> None:
+    rng = np.random.default_rng(2)
+    severity = rng.integers(2, size=40)
+    scores = np.clip(0.5 + 0.3 * (severity - 0.5) + rng.normal(0, 0.15, 40), 0.01, 0.99)
+    plain, config = fit_calibrator(KNOWN, ConfidenceConfig(calibration="none")), ConfidenceConfig()
+    names = [f"p{i}" for i in range(40)]
+    single = choose_operating_point(JudgedScans(severity.tolist(), scores.tolist(), names), plain, config)
+
+    def youden(truth: np.ndarray, values: np.ndarray) -> float:
+        levels = np.unique(values)
+        middles = (levels[1:] + levels[:-1]) / 2
+        gains = [(values[truth == 1] >= m).mean() - (values[truth == 0] >= m).mean() for m in middles]
+        best = middles[np.isclose(gains, max(gains))]
+        return float(best[np.argmin(abs(best - 0.5))])
+
+    theirs = stats.bootstrap(
+        (severity, scores), youden, paired=True, vectorized=False, method="percentile", n_resamples=1000, rng=3
+    ).confidence_interval
+    assert single.low is not None and single.high is not None and single.low < single.threshold < single.high
+    assert (single.low, single.high) == pytest.approx((theirs.low, theirs.high), abs=0.04)
+    twice = JudgedScans([*severity.tolist()] * 2, [*scores.tolist()] * 2, names * 2)
+    assert choose_operating_point(twice, plain, config).low == single.low  # a patient's scans stay together
 
 
 def test_reliability_tells_before_and_after() -> None:

@@ -104,6 +104,8 @@ class OperatingPoint:
         sensitivity, specificity: on those scans.
         scans: how many; 0 when nothing could be chosen and the threshold is :data:`DEFAULT_THRESHOLD`.
         reason: why then.
+        low, high: 95 % interval of the threshold, from resampled validation patients: few scans leave it open where it
+            lies. None where it was not chosen on them.
     """
 
     threshold: float = DEFAULT_THRESHOLD
@@ -112,6 +114,19 @@ class OperatingPoint:
     specificity: float | None = None
     scans: int = 0
     reason: str | None = "the model's card holds no operating point"
+    low: float | None = None
+    high: float | None = None
+
+    def straddled(self, low: float, high: float) -> str | None:
+        """Why an interval of a probability leaves the answer open, in words; None if it does not.
+
+        It does where it meets the threshold, or the interval of the threshold.
+        """
+        ends = (self.threshold, self.threshold) if self.low is None or self.high is None else (self.low, self.high)
+        if low >= ends[1] or high < ends[0]:
+            return None
+        said = f"the interval {low:.2f} to {high:.2f} straddles the threshold {self.threshold:.2f}"
+        return said if ends[0] == ends[1] else f"{said}, itself known only to lie from {ends[0]:.2f} to {ends[1]:.2f}"
 
 
 @dataclass(frozen=True)
@@ -180,9 +195,9 @@ class Confidence:
         ends = mean_interval(estimate.bags)
         low, high = (None, None) if ends is None else map(self.calibrator, ends)
         threshold = self.operating_point.threshold
-        reasons = []
-        if low is not None and high is not None and low < threshold <= high:
-            reasons.append(f"the interval {low:.2f} to {high:.2f} straddles the threshold {threshold:.2f}")
+        open_ends = (probability, probability) if low is None or high is None else (low, high)
+        straddled = self.operating_point.straddled(*open_ends)
+        reasons = [] if straddled is None else [straddled]
         limiting = sorted({f.code for f in findings if f.level == "warning" and f.code in LIMITING_FINDINGS})
         if limiting:
             reasons.append(f"the quality check warns of {', '.join(limiting)}")

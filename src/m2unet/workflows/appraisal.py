@@ -190,6 +190,8 @@ def _rule(point: OperatingPoint) -> str:
     how = f"chosen by {point.rule} on {point.scans} validation scans" if point.scans else f"fixed: {point.reason}"
     if point.rule.startswith(OWN_RULE):
         how = point.rule
+    if point.low is not None and point.high is not None:
+        how += f"; resampled, 95 % of them gave {point.low:.3f} to {point.high:.3f}"
     return f"Severe from {point.threshold:.3f} on ({how})."
 
 

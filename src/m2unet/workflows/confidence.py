@@ -16,7 +16,7 @@ from m2unet.config import ConfidenceConfig, Config
 from m2unet.evaluation.calibration import calibration
 from m2unet.evaluation.classification import choose_threshold, classification_metrics
 from m2unet.evaluation.recalibration import fit_isotonic, fit_logistic
-from m2unet.inference.confidence import Calibrator, Confidence, OperatingPoint
+from m2unet.inference.confidence import INTERVAL_LEVEL, Calibrator, Confidence, OperatingPoint
 from m2unet.inference.network import Network
 from m2unet.inference.outlier import LEAST_SCANS, Reference, fit_reference
 from m2unet.inference.severity import SeverityEstimate, estimate_severity
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 RELIABILITY_BINS = 5
 """Validation sets are small: ten bins would hold a scan or two each."""
+
+RESAMPLES = 1000
+"""Of validation patients, for the interval of the threshold."""
 
 _STREAM = 0xCA11
 
@@ -141,7 +144,30 @@ def choose_operating_point(known: JudgedScans, calibrator: Calibrator, config: C
     assert threshold is not None
     found = classification_metrics(known.severity, calibrated, threshold)
     rule = f"sensitivity of at least {config.target_sensitivity:g}" if config.rule == "sensitivity" else config.rule
-    return OperatingPoint(threshold, rule, found.recall, found.specificity, len(known.severity), None)
+    low, high = _threshold_interval(known, calibrated, config)
+    return OperatingPoint(threshold, rule, found.recall, found.specificity, len(known.severity), None, low, high)
+
+
+def _threshold_interval(
+    known: JudgedScans, calibrated: Sequence[float], config: ConfidenceConfig
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the threshold: percentile bootstrap over patients, with all their scans.
+
+    Resamples of one class are left out; from half of them on there is no interval.
+    """
+    rng = np.random.default_rng(_STREAM)
+    severity, scores = np.asarray(known.severity), np.asarray(calibrated)
+    members = [np.flatnonzero(np.asarray(known.patients) == name) for name in dict.fromkeys(known.patients)]
+    chosen = []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        found = choose_threshold(severity[rows], scores[rows], config.rule, target=config.target_sensitivity)
+        if found is not None:
+            chosen.append(found)
+    if len(chosen) <= RESAMPLES / 2:
+        return None, None
+    low, high = np.quantile(chosen, [0.5 - INTERVAL_LEVEL / 2, 0.5 + INTERVAL_LEVEL / 2])
+    return float(low), float(high)
 
 
 def reliability(known: JudgedScans, calibrator: Calibrator) -> dict[str, Any]:
