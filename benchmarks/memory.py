@@ -15,6 +15,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +106,9 @@ def main() -> None:
     for slices in options.slices:
         with tempfile.TemporaryDirectory() as folder:
             scan = Path(folder) / (str(slices) if options.dicom else f"{slices}.mha")
-            stretched(options.scan, slices, scan)
+            # in a process of its own: the kernel counts the memory of the process that starts another as the other's
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+                apart.submit(stretched, options.scan, slices, scan).result()
             peak, seconds = predict(scan, options.model, Path(folder) / "out")
         peaks.append(peak)
         volume = slices * SIDE * SIDE * 2 / 2**20

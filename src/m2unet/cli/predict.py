@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2unet.cli.common import Device, Engine, LobeCodes, Out, code_system, say
+
+if TYPE_CHECKING:
+    from m2unet.workflows.case import CaseOptions
+    from m2unet.workflows.cluster import ClusterJob
+    from m2unet.workflows.predict import Case, CaseOutcome
 
 
 def predict(
@@ -32,6 +37,10 @@ def predict(
         Path | None, typer.Option("--lobes", help="For tang and yang: the scan's lobe mask (a manifest names its own).")
     ] = None,
     lobe_codes: LobeCodes = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A step or a cut, e.g. postprocess.fill_holes=false, opacity.vote_mm=4."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
     device: Device = "auto",
@@ -43,34 +52,65 @@ def predict(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Jobs to ask SLURM for, with --cluster slurm.")] = 1,
 ) -> None:
     """Predict scans: lobes, opacities, severity and a report, one folder a case. Finished cases are skipped."""
-    from m2unet.cli.progress import TerminalProgress
-    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
+    from m2unet.errors import ConfigError
     from m2unet.inference.predictor import packaged_model
-    from m2unet.training.distributed import choose_device
     from m2unet.workflows.case import CaseOptions
-    from m2unet.workflows.cluster import ClusterJob, predict_on_cluster
+    from m2unet.workflows.case_settings import case_settings
+    from m2unet.workflows.cluster import ClusterJob
     from m2unet.workflows.dicom import export_dicom
-    from m2unet.workflows.methods import load_method
-    from m2unet.workflows.predict import find_cases, predict_cases
 
     if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
+    cases = _cases(scans, lobes, lobe_codes)
+    exporters = (export_dicom,) if dicom else ()
+    steps, cuts = case_settings(overrides or [])
+    options = CaseOptions(
+        mask_format, montage, seed, overwrite, report, identify, steps, cuts, exporters=exporters, explain=explain
+    )
+    folder = packaged_model() if model is None else model
+    if cluster is None:
+        outcomes = _predict_here(folder, cases, out, options, device, engine)
+    else:
+        job = ClusterJob(folder.absolute(), out.absolute(), cluster, workers, engine, options)
+        outcomes = _predict_there(job, cases)
+    _tell(outcomes, out)
+
+
+def _cases(scans: list[Path], lobes: Path | None, lobe_codes: str | None) -> list[Case]:
+    from m2unet.errors import ConfigError
+    from m2unet.workflows.predict import find_cases
+
     cases = find_cases(scans)
     if lobes is not None:
         if len(cases) != 1:
             raise ConfigError("--lobes is the mask of one scan", found=f"{len(cases)} scans", expected="one")
         cases = [replace(cases[0], mask=lobes)]
-    cases = [replace(case, codes=code_system(lobe_codes or "auto")) for case in cases]
-    exporters = (export_dicom,) if dicom else ()
-    options = CaseOptions(mask_format, montage, seed, overwrite, report, identify, exporters=exporters, explain=explain)
-    folder = packaged_model() if model is None else model
-    if cluster is None:
-        predictor = load_method(folder, device=str(choose_device(device)), engine=engine)
-        found = predict_cases(predictor, cases, out, options, progress=TerminalProgress())
-    else:
-        job = ClusterJob(folder.absolute(), out.absolute(), cluster, workers, engine, options)
-        found = predict_on_cluster(job, cases, progress=TerminalProgress())
-    outcomes = list(found)
+    return [replace(case, codes=code_system(lobe_codes or "m2unet")) for case in cases]
+
+
+def _predict_here(
+    folder: Path, cases: list[Case], out: Path, options: CaseOptions, device: str, engine: str
+) -> list[CaseOutcome]:
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.training.distributed import choose_device
+    from m2unet.workflows.methods import load_method
+    from m2unet.workflows.predict import predict_cases
+
+    predictor = load_method(folder, device=str(choose_device(device)), engine=engine)
+    return list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
+
+
+def _predict_there(job: ClusterJob, cases: list[Case]) -> list[CaseOutcome]:
+    from m2unet.cli.progress import TerminalProgress
+    from m2unet.workflows.cluster import predict_on_cluster
+
+    return list(predict_on_cluster(job, cases, progress=TerminalProgress()))
+
+
+def _tell(outcomes: list[CaseOutcome], out: Path) -> None:
+    """Say what became of each case, and exit with 1 if some failed, 2 if all did."""
+    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
+
     for outcome in outcomes:
         say(f"{outcome.case.name}: {_line(outcome)}")
     failed = sum(outcome.error is not None for outcome in outcomes)
@@ -79,10 +119,7 @@ def predict(
         raise typer.Exit(EXIT_BAD_INPUT if failed == len(outcomes) else EXIT_SOME_FAILED)
 
 
-def _line(outcome: object) -> str:
-    from m2unet.workflows.predict import CaseOutcome
-
-    assert isinstance(outcome, CaseOutcome)
+def _line(outcome: CaseOutcome) -> str:
     if outcome.result is None:
         return f"failed: {outcome.error}"
     severity = outcome.result.severity
