@@ -10,6 +10,7 @@ from typing import Any
 from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.files import write_json, write_text
+from m2unet.inference.confidence import Confidence
 from m2unet.report.figures import save_confidence
 from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
 from m2unet.workflows.leakage import KnownScan, check_test
@@ -67,7 +68,8 @@ def evaluate_scans(
     scores = score_scans(predictor, rows, out / "scores", seed=seed, lobe_codes=lobe_codes, progress=progress)
     found = figures(scores, threshold=getattr(predictor, "decides_from", 0.5), seed=seed)
     tested = [KnownScan(score.scan_id, score.patient_id, score.content_sha256, "test") for score in scores]
-    appraisal = appraise(scores, predictor.confidence.operating_point, check_test(run, tested), seed=seed)
+    confidence = getattr(predictor, "confidence", None) or Confidence()
+    appraisal = appraise(scores, confidence.operating_point, check_test(run, tested), seed=seed)
     write_predictions(out / "predictions.csv", scores)
     write_json(out / "summary.json", summary(predictor, found, seed) | appraisal_entries(appraisal))
     write_text(out / "results.md", figures_table(found) + "\n" + appraisal_table(appraisal))
