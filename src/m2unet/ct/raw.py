@@ -14,7 +14,7 @@ from m2unet.ct.findings import Finding, QualityError, finding
 
 MAX_VOXELS = 1 << 30
 """A header that declares more (1024 slices of 1024 x 1024) is refused before anything is allocated."""
-POSSIBLE_MM = (0.01, 1000.0)
+POSSIBLE_MM = (0.001, 1000.0)
 """Voxel steps that any scanner could have meant; unusual ones within are only warned of."""
 
 
