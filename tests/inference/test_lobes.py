@@ -56,6 +56,19 @@ def test_each_slice_is_computed_once_whatever_the_batch(volume: Volume, monkeypa
     assert len(network.sizes) <= volume.shape[0]
 
 
+def test_what_the_network_holds_does_not_grow_with_the_slices() -> None:
+    config = load_config("paper", PLAIN)
+    largest = []
+    for slices in (100, 300):
+        network = GreyNetwork()
+        volume = chest((slices, 120, 160), (1.0, 2.0, 2.0))
+        segment_lobes(network, prepare_volume(volume, config.prepare), config, device=CPU)
+        largest.append(max(n * h * w for n, _, h, w in network.sizes))
+        assert sum(n for n, *_ in network.sizes) > slices / 2
+    assert max(largest) <= lobes_module.BATCH_PIXELS
+    assert largest[0] == largest[1]
+
+
 def test_only_the_lungs_surroundings_are_computed() -> None:
     config = load_config("paper", [*PLAIN, "prepare.min_box=192"])
     volume = chest((60, 160, 240), (3.0, 2.0, 2.0))
