@@ -66,7 +66,7 @@ def test_what_the_network_holds_does_not_grow_with_the_slices() -> None:
         largest.append(max(n * h * w for n, _, h, w in network.sizes))
         assert sum(n for n, *_ in network.sizes) > slices / 2
     assert max(largest) <= lobes_module.BATCH_PIXELS
-    assert largest[0] == largest[1]
+    assert largest[1] < 1.3 * largest[0]  # three times the slices; boxes are rounded to 16 pixels
 
 
 def test_only_the_lungs_surroundings_are_computed() -> None:
