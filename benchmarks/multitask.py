@@ -4,7 +4,7 @@
 
 Takes folds and prepared scans from a finished `m2unet reproduce`, so its M²UNet, Seg. only and Cls. only are the same
 fold's and need no training here. Also says how well the very score that a phantom's label rests on tells the labels of
-the fold's test scans, which nobody can surpass but by luck: labels are noisy on purpose.
+each fold's test scans, which nobody can surpass but by luck: labels are noisy on purpose.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     manifest = read_manifest(options.cohort)
     base = Reproduction(manifest, options.like, options.preset)
-    split = base.splits()[options.fold]
+    splits = base.splits()
+    split = splits[options.fold]
     rows: dict[str, dict[str, float | None]] = {
         name: figures(base.run_folder(Experiment(name), options.fold)) for name in ("cls_only", "seg_only", "m2unet")
     }
@@ -77,7 +78,7 @@ def main() -> None:
         "fold": options.fold,
         "preset": options.preset,
         "rows": rows,
-        "labels": ceiling(options.cohort, split.test),
+        "labels": [ceiling(options.cohort, each.test) for each in splits],
     }
     text = json.dumps(found, indent=2)
     (options.out / "multitask.json").write_text(text + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ import pytest
 from m2unet import __version__
 from m2unet.cli import main as main_module
 from m2unet.cli.main import app
+from m2unet.cli.predict import _cases
 from m2unet.cohort.manifest import Manifest
 from m2unet.config import preset_names
 from tests.small_cohort import TINY
@@ -107,3 +108,10 @@ def test_cross_validation_of_one_fold(
 
 def test_presets_are_listed() -> None:
     assert preset_names() == ["demo", "paper", "synthetic"]
+
+
+def test_whose_codes_a_mask_uses_is_recognised_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "ct.nii.gz").touch()
+    for told, used in ((None, "auto"), ("lungmask", "lungmask")):
+        (case,) = _cases([tmp_path / "ct.nii.gz"], tmp_path / "lobes.nii.gz", told)
+        assert case.codes == used

@@ -85,7 +85,7 @@ def _cases(scans: list[Path], lobes: Path | None, lobe_codes: str | None) -> lis
         if len(cases) != 1:
             raise ConfigError("--lobes is the mask of one scan", found=f"{len(cases)} scans", expected="one")
         cases = [replace(cases[0], mask=lobes)]
-    return [replace(case, codes=code_system(lobe_codes or "m2unet")) for case in cases]
+    return [replace(case, codes=code_system(lobe_codes or "auto")) for case in cases]
 
 
 def _predict_here(
