@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: for whatever the operating system refuses.
     """
     # Unique among machines too: two that share a folder may run processes of one number.
-    temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{_machine()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -37,6 +40,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine left in a folder when they were writing there."""
+    for path in folder.glob(".*.tmp.*"):
+        made = re.match(r"\.(\d+)-([0-9a-f]{8})-", path.name)
+        if made and made[2] == _machine() and not _runs(int(made[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # there signal 0 would be no question; leftovers stay
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, as another user
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

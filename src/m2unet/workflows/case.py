@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBES
 from m2unet.ct.write import write_mask
-from m2unet.files import write_text
+from m2unet.files import sweep, write_text
 from m2unet.inference.postprocess import PostprocessConfig, PostprocessStep, postprocess_lobes
 from m2unet.inference.predictor import Prediction
 from m2unet.quantify.opacity import OpacityConfig
@@ -156,6 +156,7 @@ def write_case(
     if options.report:
         document = _write_report(document, evidence, folder, options)
     _remove_stale(folder, document.files)
+    sweep(folder)
     spent = {"measure": round(measured - started, 3), "write": round(time.perf_counter() - measured, 3)}
     document = document.model_copy(update={"seconds": {**document.seconds, **spent}})
     (folder / ERROR_FILE).unlink(missing_ok=True)
