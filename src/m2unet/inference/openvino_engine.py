@@ -78,6 +78,7 @@ def assemble(model: M2UNet, graphs: Mapping[str, Any]) -> tuple[EngineM2UNet, st
         "INFERENCE_PRECISION_HINT": "bf16" if native else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
+        "CPU_RUNTIME_CACHE_CAPACITY": 32,  # kernels kept; thousands, of every size of region, held 2.4 GB
     }
     run = {name: _runner(core, graph, settings) for name, graph in graphs.items()}
     deepest, logits = run["deepest"], run.get("logits")
