@@ -19,6 +19,8 @@ from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.blocks import ConvNormReLU, ConvPair, PoolPair, apply, double
 
 LEVELS = 5
+LUNG_RANGE = (0.14, 0.45)
+"""Part of the scaled images in which fissures lie: -1000 to -570 HU with the preset's window of -1200 to 200."""
 UNKNOWN_HEIGHT = -2.0
 """What the height channel holds where the height is not known; known heights are halved and lie in [-1.5, 1.5]."""
 
@@ -36,6 +38,12 @@ def height_channel(images: Tensor, heights: Tensor) -> Tensor:
     return torch.cat([images, plane], dim=1)
 
 
+def lung_channel(images: Tensor) -> Tensor:
+    """Slices ``[N, 1, H, W]`` with the air-filled lung spread over [0, 1]: a fissure is a tenth of that, not a fiftieth."""
+    low, high = LUNG_RANGE
+    return ((images - low) / (high - low)).clamp(0, 1)
+
+
 class ChestUNet(LobeModel):
     """U-Net over 2 x 2 blocks of pixels, widths ``width * (1, 2, 3, 4, 5)``.
 
@@ -49,7 +57,7 @@ class ChestUNet(LobeModel):
         super().__init__(config)
         widths = [config.width * (level + 1) for level in range(LEVELS)]
         self.down = nn.ModuleList(
-            [ConvPair(4 * self.in_channels, widths[0]), *(PoolPair(a, b) for a, b in pairwise(widths))]
+            [ConvPair(4 * (self.in_channels + 1), widths[0]), *(PoolPair(a, b) for a, b in pairwise(widths))]
         )
         self.join = nn.ModuleList(ConvNormReLU(below + width, width) for width, below in pairwise(widths))
         self.refine = nn.ModuleList(ConvNormReLU(width, width) for width in widths[:-1])
@@ -88,6 +96,8 @@ class ChestUNet(LobeModel):
         """
         self.check_images(images)
         maps: list[Tensor] = []
+        middle = self.config.context
+        images = torch.cat([images, lung_channel(images[:, middle : middle + 1])], dim=1)
         images = F.pixel_unshuffle(images, 2)
         for block in self.down:
             images = apply(block, images, recompute=self.recompute)

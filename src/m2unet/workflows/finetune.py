@@ -27,7 +27,7 @@ from m2unet.models.chest_unet import ChestUNet
 from m2unet.models.weights import save_model
 from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import Chest, ChestPool, has_chest, write_chest
-from m2unet.phantom.randomised.samples import Knobs
+from m2unet.phantom.randomised.samples import Knobs, Look
 from m2unet.phantom.randomised.scanner import ScannerKnobs
 from m2unet.phantom.randomised.space import SpaceKnobs
 from m2unet.training.invented import InventedTraining, train_invented
@@ -47,23 +47,26 @@ FROM_SCRATCH = InventedTraining(steps=STEPS, warmup=50, decay_from=0.5, average=
 
 REAL_SLABS = Knobs(
     space=SpaceKnobs(zoom=(0.9, 1.12), stretch=0.03, bend_mm=3.0, beyond_share=0.1),
-    tissues=None,
-    disease=None,
-    scanner=ScannerKnobs(
-        table_share=0.0,
-        metal_share=0.0,
-        motion_share=0.0,
-        blur_share=0.3,
-        blur_mm=(0.3, 1.5),
-        sharp_share=0.2,
-        sharp=(0.2, 0.8),
-        noise_hu=(1.0, 40.0),
-        streak_share=0.05,
-        ring_share=0.0,
-        cupping_share=0.1,
-        circle_share=0.1,
-        cut_share=0.05,
+    look=Look(
+        tissues=None,
+        disease=None,
+        scanner=ScannerKnobs(
+            table_share=0.0,
+            metal_share=0.0,
+            motion_share=0.0,
+            blur_share=0.3,
+            blur_mm=(0.3, 1.5),
+            sharp_share=0.2,
+            sharp=(0.2, 0.8),
+            noise_hu=(1.0, 40.0),
+            streak_share=0.05,
+            ring_share=0.0,
+            cupping_share=0.1,
+            circle_share=0.1,
+            cut_share=0.05,
+        ),
     ),
+    calm_share=0.0,
 )
 """Slabs of real scans keep their tissues and disease; place, bend, noise and sharpness still vary."""
 

@@ -108,6 +108,7 @@ def test_tissues_take_the_drawn_density(pool: ChestPool) -> None:
         mottle=(0, 0),
         no_fissure_share=1,
         emphysema_share=0,
+        small_vessels=(0, 0),
     )
     paint_tissues(slab, np.random.default_rng(0), plain)
     assert abs(np.median(slab.hu[fat]) + 77) < 3
@@ -117,7 +118,7 @@ def test_tissues_take_the_drawn_density(pool: ChestPool) -> None:
 def test_fissures_are_bright_when_drawn(pool: ChestPool) -> None:
     base = TissueKnobs(
         lung=(-900, -900), gravity_hu_per_mm=(0, 0), mottle=(0, 0), emphysema_share=0, bare_mm=(6, 6),
-        fissure=(250, 250), fissure_mm=(1, 1), incomplete=(0, 0),
+        fissure=(250, 250), fissure_mm=(1, 1), incomplete=(0, 0), small_vessels=(0, 0),
     )  # fmt: skip
     gain = []
     for none in (0.0, 1.0):

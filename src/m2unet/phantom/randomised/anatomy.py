@@ -24,8 +24,9 @@ class AnatomyKnobs:
 
     Attributes:
         size: standard deviation of the log of height, width and depth, each for itself.
-        fissure: extra standard deviation of each term of a fissure, in units of about its spread in phantoms; with 1.6
-            every term spreads more than in 51 lobe maps (docs/phantom-anatomy.md).
+        fissure: extra standard deviation of each term of a fissure, in units of about its spread in phantoms; with 0.5
+            the place and slant of the fissures in a slice spread somewhat more than in 51 lobe maps. Twice reality's
+            spread (1.6) taught the network to mistrust what it sees.
         fissure_level: extra standard deviation of a fissure's height, by lung height.
         fissure_waves_mm: range of the standard deviation of a fissure's undulation.
         rotation_degrees: standard deviation of the turn about the long axis.
@@ -40,9 +41,9 @@ class AnatomyKnobs:
     """
 
     size: float = 0.06
-    fissure: float = 1.6
-    fissure_level: float = 0.045
-    fissure_waves_mm: tuple[float, float] = (0.5, 7.0)
+    fissure: float = 0.5
+    fissure_level: float = 0.015
+    fissure_waves_mm: tuple[float, float] = (0.5, 4.0)
     rotation_degrees: float = 6.0
     scoliosis_mm: float = 16.0
     asymmetry: float = 0.04

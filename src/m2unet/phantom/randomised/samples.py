@@ -21,21 +21,73 @@ REACH = 2
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a slab looks; without tissues or disease the chest's own stay as they are."""
+
+    tissues: TissueKnobs | None = field(default_factory=TissueKnobs)
+    disease: DiseaseKnobs | None = field(default_factory=DiseaseKnobs)
+    scanner: ScannerKnobs = field(default_factory=ScannerKnobs)
+
+
+CALM = Look(
+    TissueKnobs(
+        lung=(-940, -760),
+        mottle=(0, 15),
+        bare_mm=(3.0, 14.0),
+        vessel_gamma=(0.7, 1.4),
+        small_vessels=(50, 250),
+        fissure=(30, 220),
+        no_fissure_share=0.08,
+        fissure_mm=(1.2, 4.0),
+        incomplete=(0.0, 0.4),
+        emphysema_share=0.05,
+    ),
+    DiseaseKnobs(
+        opacity_share=0.4,
+        extents=((0.01, 0.1), (0.1, 0.3)),
+        extent_weights=(0.7, 0.3),
+        lobe_share=0.0,
+        nodule_share=0.1,
+        reticulation_share=0.05,
+        effusion_share=0.04,
+    ),
+    ScannerKnobs(
+        motion_share=0.05,
+        blur_mm=(0.3, 1.5),
+        sharp_share=0.25,
+        sharp=(0.2, 0.8),
+        noise_hu=(1.0, 30.0),
+        streak_share=0.08,
+        streak_hu=(5.0, 25.0),
+        ring_share=0.03,
+        ring_hu=(5.0, 15.0),
+        cupping_share=0.1,
+        circle_share=0.2,
+        cut_share=0.05,
+    ),
+)
+"""An everyday scan: air-filled lungs with fissures to be seen, little disease, moderate noise."""
+
+
+@dataclass(frozen=True)
 class Knobs:
     """Everything that is drawn for a slab of a chest.
 
     Attributes:
-        space, tissues, disease, scanner: by subject; without tissues or disease the chest's own stay as they are.
+        space: where slabs are cut.
+        look: of most slabs, far beyond reality.
+        calm: of the others: only where fissures can be seen the network learns to follow them.
+        calm_share: share of these.
         edge_share: share of slabs at an end of the scan: slices beyond it repeat the last one.
         single_share: share of slabs whose slices stand alone, as in a scan of one or two slices.
     """
 
     space: SpaceKnobs = field(default_factory=SpaceKnobs)
-    tissues: TissueKnobs | None = field(default_factory=TissueKnobs)
-    disease: DiseaseKnobs | None = field(default_factory=DiseaseKnobs)
-    scanner: ScannerKnobs = field(default_factory=ScannerKnobs)
+    look: Look = field(default_factory=Look)
+    calm: Look = CALM
+    calm_share: float = 0.5
     edge_share: float = 0.12
-    single_share: float = 0.06
+    single_share: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -57,11 +109,12 @@ def invent_slab(chest: Chest, rng: np.random.Generator, knobs: Knobs | None = No
     """Cut a slab from a chest and invent everything about its look."""
     k = knobs or Knobs()
     slab = cut_slab(chest, rng, k.space)
-    if k.tissues is not None:
-        paint_tissues(slab, rng, k.tissues)
-    if k.disease is not None:
-        add_disease(slab, rng, k.disease)
-    scan_slab(slab, rng, k.scanner)
+    look = k.calm if rng.random() < k.calm_share else k.look
+    if look.tissues is not None:
+        paint_tissues(slab, rng, look.tissues)
+    if look.disease is not None:
+        add_disease(slab, rng, look.disease)
+    scan_slab(slab, rng, look.scanner)
     return slab
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.special import ndtri
 
 from m2unet.phantom.grid import FloatArray
 from m2unet.phantom.randomised.anatomy import BASE_HU
@@ -28,6 +30,7 @@ class TissueKnobs:
         mottle: standard deviation of the lung's smooth unevenness.
         bare_mm: vessels fade within this distance of a fissure.
         vessel_gamma: exponent of the vessels' share of a voxel; above 1 small vessels vanish.
+        small_vessels: what vessels too small for the vessel tree add where they are densest; they avoid fissures too.
         fissure: what a fissure's sheet adds; none in ``no_fissure_share`` of slabs.
         fissure_mm: half width of its profile.
         incomplete: share of each fissure without a sheet.
@@ -50,6 +53,7 @@ class TissueKnobs:
     mottle: Range = (0, 40)
     bare_mm: Range = (0.5, 9.0)
     vessel_gamma: Range = (0.7, 2.0)
+    small_vessels: Range = (0, 250)
     fissure: Range = (20, 330)
     no_fissure_share: float = 0.2
     fissure_mm: Range = (0.7, 3.2)
@@ -111,7 +115,9 @@ def _lungs(
     base = np.clip(base, -1000, -300)
     share = np.clip((slab.hu.reshape(-1)[inside] - np.float32(BASE_HU)) / np.float32(42 - BASE_HU), 0, 1.2)
     near = np.clip(gap / np.float32(rng.uniform(*knobs.bare_mm)), 0, 1)
-    share *= np.where(slab.pleura_mm.reshape(-1)[inside] > 3, near, 1)
+    near = np.where(slab.pleura_mm.reshape(-1)[inside] > 3, near, 1)
+    base += np.float32(rng.uniform(*knobs.small_vessels)) * _specks(slab.hu.shape, rng).reshape(-1)[inside] * near
+    share *= near
     share **= np.float32(rng.uniform(*knobs.vessel_gamma))
     value = base + share * (blood - base)
     if rng.random() >= knobs.no_fissure_share:
@@ -123,7 +129,13 @@ def _lungs(
     return np.asarray(value, np.float32)
 
 
-def _normal_quantile(share: float) -> float:
-    from scipy.special import ndtri
+def _specks(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Small bright spots on one pixel of ten, 0 between."""
+    sigma = rng.uniform(0.5, 1.1)
+    field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (0, sigma, sigma), truncate=2.5)
+    field /= np.float32(field[0].std())
+    return np.asarray(np.clip(field - np.float32(1.2), 0, 1.5), np.float32)
 
+
+def _normal_quantile(share: float) -> float:
     return float(ndtri(max(share, 1e-3)))
