@@ -21,6 +21,9 @@ def synthetic(
     pool: Annotated[
         Path | None, typer.Option("--pool", help="Folder of drawn chests to share [default: OUT/pool].")
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option("--init", help="Folder of a model to begin with [default: random weights].")
+    ] = None,
 ) -> None:
     """Train the lobe network without any patient's data. Called again, also with more steps, a run goes on."""
     from m2unet.cli.progress import TerminalProgress
@@ -28,6 +31,6 @@ def synthetic(
     from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
 
     settings = InventedTraining(steps=steps, decay_from=decay_from, seed=seed)
-    job = SyntheticJob(out, chests=chests, settings=settings, pool=pool)
+    job = SyntheticJob(out, chests=chests, settings=settings, pool=pool, init=init)
     model = train_synthetic(job, progress=TerminalProgress())
     say(f"The model is in {model}. Next: m2unet predict SCAN --model {out} --out DIR")

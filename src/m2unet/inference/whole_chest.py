@@ -151,9 +151,9 @@ def _run(
         stack = torch.from_numpy(images[np.clip(at[:, None] + offsets, 0, count - 1)]).to(device)
         given = torch.from_numpy(heights[at]).to(device)
         batch = height_channel(stack, given).contiguous(memory_format=torch.channels_last)
-        logits, where = model.segment_and_locate(batch)
-        scores[:, at] = _scores(logits, size)
-        place[at] = where.float().cpu().numpy()
+        answer = model.read(batch)
+        scores[:, at] = _scores(answer.lobes, size)
+        place[at] = answer.place.float().cpu().numpy()
     return scores, place
 
 

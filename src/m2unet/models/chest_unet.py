@@ -1,4 +1,4 @@
-"""A U-Net for whole slices of a chest: neighbouring slices and the slice's height as channels, and a head for height.
+"""A U-Net for whole slices: neighbours, the slice's height and the fissures seen as channels; it tells the height too.
 
 It works at half the resolution of its images (pixels in blocks of 2 x 2 become channels, and its last convolution
 gives each block's four pixels at once), which makes a step some four times cheaper than a U-Net of like width; a
@@ -7,6 +7,8 @@ network that has to be trained in hours on one core needs that more than it need
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -14,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2unet.config import ModelConfig
+from m2unet.errors import ConfigError
 from m2unet.models.base import LobeModel, check_bags, of_bags
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.models.blocks import ConvNormReLU, ConvPair, PoolPair, apply, double
+from m2unet.models.fissures import FissureFinder
 
 LEVELS = 5
-LUNG_RANGE = (0.14, 0.45)
-"""Part of the scaled images in which fissures lie: -1000 to -570 HU with the preset's window of -1200 to 200."""
 UNKNOWN_HEIGHT = -2.0
 """What the height channel holds where the height is not known; known heights are halved and lie in [-1.5, 1.5]."""
 
@@ -38,10 +40,19 @@ def height_channel(images: Tensor, heights: Tensor) -> Tensor:
     return torch.cat([images, plane], dim=1)
 
 
-def lung_channel(images: Tensor) -> Tensor:
-    """Slices ``[N, 1, H, W]`` with the air-filled lung spread over [0, 1]: a fissure is a tenth of that, not a fiftieth."""
-    low, high = LUNG_RANGE
-    return ((images - low) / (high - low)).clamp(0, 1)
+@dataclass(frozen=True)
+class ChestAnswer:
+    """What the network says of ``N`` slices.
+
+    Attributes:
+        lobes: ``[N, classes, H, W]`` logits.
+        place: ``[N, 2]`` height (-1 base, 1 apex) and log of its uncertainty.
+        fissures: ``[N, 1, H, W]`` logits of a fissure that can be seen.
+    """
+
+    lobes: Tensor
+    place: Tensor
+    fissures: Tensor
 
 
 class ChestUNet(LobeModel):
@@ -55,6 +66,7 @@ class ChestUNet(LobeModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        self.fissures = FissureFinder(1 + 2 * config.context)
         widths = [config.width * (level + 1) for level in range(LEVELS)]
         self.down = nn.ModuleList(
             [ConvPair(4 * (self.in_channels + 1), widths[0]), *(PoolPair(a, b) for a, b in pairwise(widths))]
@@ -63,6 +75,27 @@ class ChestUNet(LobeModel):
         self.refine = nn.ModuleList(ConvNormReLU(width, width) for width in widths[:-1])
         self.head = nn.Conv2d(widths[0], 4 * config.classes, kernel_size=1)
         self.height = nn.Sequential(nn.Linear(widths[-1], 64), nn.ReLU(), nn.Linear(64, 2))
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over weights, also of a like network with fewer channels in; what they lack stays as it is.
+
+        Args:
+            weights: by name. Where a convolution has more channels in than its weights, the last ones get zeros, so
+                that the network answers as the other did until it has learned to use them.
+
+        Raises:
+            ConfigError: weights that this network has not, or of another shape.
+        """
+        own = self.state_dict()
+        for name, value in weights.items():
+            mine = own.get(name)
+            if mine is None or mine.shape[:1] != value.shape[:1] or mine.shape[2:] != value.shape[2:]:
+                raise ConfigError("These weights are of another network", found=f"{name} {tuple(value.shape)}")
+            extra = mine.shape[1] - value.shape[1] if mine.ndim == 4 else 0
+            if extra < 0:
+                raise ConfigError("These weights have more channels in", found=value.shape[1], expected=mine.shape[1])
+            own[name] = F.pad(value, (0, 0, 0, 0, 0, extra)) if extra else value
+        self.load_state_dict(own)
 
     def forward(self, batch: Batch, lobes_for: Tensor | None = None) -> ModelOutput:
         """See :meth:`SeverityModel.forward`; a patch stands for its neighbours too, and its height is not known."""
@@ -73,8 +106,9 @@ class ChestUNet(LobeModel):
         patches = of_bags(batch.inputs(position=False), batch.mask, lobe_bags)
         alone = patches.expand(-1, 1 + 2 * self.config.context, -1, -1)
         images = height_channel(alone, torch.full((len(patches),), torch.nan, device=patches.device))
-        logits, place = self.segment_and_locate(images)
-        return ModelOutput(lobes=logits + 0.0 * place.sum(), lobe_bags=lobe_bags)  # the head takes part in every step
+        answer = self.read(images)
+        unused = 0.0 * (answer.place.sum() + answer.fissures.sum())  # every part takes part in every step
+        return ModelOutput(lobes=answer.lobes + unused, lobe_bags=lobe_bags)
 
     @property
     def in_channels(self) -> int:
@@ -83,22 +117,19 @@ class ChestUNet(LobeModel):
 
     def segment(self, images: Tensor) -> Tensor:
         """See :meth:`m2unet.models.base.SeverityModel.segment`."""
-        return self.segment_and_locate(images)[0]
+        return self.read(images).lobes
 
-    def segment_and_locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Lobe logits, and the height of each slice in the chest as the network sees it.
+    def read(self, images: Tensor) -> ChestAnswer:
+        """Lobes, heights and fissures; the lobes' gradient stops at the fissures, which have a loss of their own.
 
         Args:
             images: ``[N, 2 + 2 context, H, W]``, the last channel from :func:`height_channel`.
-
-        Returns:
-            logits ``[N, classes, H, W]``; ``[N, 2]`` height (-1 base, 1 apex) and log of its uncertainty.
         """
         self.check_images(images)
+        lines = self.fissures(images[:, :-1], recompute=self.recompute)
+        seen = lines.detach().sigmoid().to(images.dtype)
+        images = F.pixel_unshuffle(torch.cat([images, seen], dim=1), 2)
         maps: list[Tensor] = []
-        middle = self.config.context
-        images = torch.cat([images, lung_channel(images[:, middle : middle + 1])], dim=1)
-        images = F.pixel_unshuffle(images, 2)
         for block in self.down:
             images = apply(block, images, recompute=self.recompute)
             maps.append(images)
@@ -106,4 +137,4 @@ class ChestUNet(LobeModel):
         for level in reversed(range(LEVELS - 1)):
             images = apply(self.join[level], double(images), maps[level], recompute=self.recompute)
             images = apply(self.refine[level], images, recompute=self.recompute)
-        return F.pixel_shuffle(self.head(images), 2), place
+        return ChestAnswer(F.pixel_shuffle(self.head(images), 2), place, lines)

@@ -111,6 +111,29 @@ def load_model(folder: Path | str) -> LoadedModel:
     return LoadedModel(model.eval(), config, card)
 
 
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a model folder, whatever network they are for.
+
+    Attributes:
+        tensors: by name.
+        sha256: of their file.
+    """
+
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def read_weights(folder: Path | str) -> StoredWeights:
+    """Read a model's weights without building its network.
+
+    Raises:
+        ModelError: as :func:`load_model`.
+    """
+    card = _read_card(Path(folder) / CARD_FILE)
+    return StoredWeights(_read_weights(Path(folder) / WEIGHTS_FILE, card["weights_sha256"]), card["weights_sha256"])
+
+
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 

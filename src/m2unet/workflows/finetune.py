@@ -187,7 +187,7 @@ def _train(job: FineTuneJob, run: RunFolder, shipped: Predictor, pools: _Pools, 
             job.out / STATE_FILE,
             record=record,
             knobs=REAL_SLABS,
-            start=shipped.network if job.init == "synthetic" else None,
+            start=shipped.network.state_dict() if job.init == "synthetic" else None,
         )
     start = "the shipped weights (phantoms alone)" if job.init == "synthetic" else "random weights"
     extra = {

@@ -14,7 +14,7 @@ from m2unet.config import Config, load_config
 from m2unet.errors import ConfigError
 from m2unet.files import write_json
 from m2unet.inference.atlas_file import save_atlas
-from m2unet.models.weights import save_model
+from m2unet.models.weights import StoredWeights, read_weights, save_model
 from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
@@ -39,6 +39,8 @@ class SyntheticJob:
         config: the model's; the ``synthetic`` preset if None.
         pool: folder of rendered chests, which several runs may share; ``out/pool`` if None.
         knobs: of the invented images.
+        init: folder of a model to begin with, see :meth:`m2unet.models.chest_unet.ChestUNet.begin_with`; None draws
+            the weights from the seed.
     """
 
     out: Path
@@ -48,6 +50,7 @@ class SyntheticJob:
     config: Config | None = None
     pool: Path | None = None
     knobs: Knobs | None = None
+    init: Path | None = None
 
 
 def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> Path:
@@ -58,8 +61,10 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
     Raises:
         ConfigError: the configured network is not the whole-chest one.
         RunError: the pool's folder holds another pool.
+        ModelError: the model to begin with cannot be read.
     """
     shown = progress or NoProgress()
+    first = None if job.init is None else read_weights(job.init)
     config = job.config or load_config("synthetic", [f"seed={job.settings.seed}"])
     if config.model.name != "chest_unet":
         raise ConfigError("Only the whole-chest network is trained so", found=config.model.name, expected="chest_unet")
@@ -78,19 +83,27 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
             step(figures.step, job.settings.steps, f"loss {figures.loss:.3f}")
 
         model = train_invented(
-            chests, held_out, config, job.settings, job.out / STATE_FILE, record=record, knobs=job.knobs
+            chests,
+            held_out,
+            config,
+            job.settings,
+            job.out / STATE_FILE,
+            record=record,
+            knobs=job.knobs,
+            start=None if first is None else first.tensors,
         )
-    extra = _card(job, read_curve(job.out / CURVE_FILE))
+    extra = _card(job, first, read_curve(job.out / CURVE_FILE))
     save_model(model, config, run.model, extra)
     save_atlas(build_atlas(chests[number] for number in range(len(chests))), run.model)
     write_json(job.out / "run.json", {**extra, "seconds_of_this_call": round(time.perf_counter() - started, 1)})
     return run.model
 
 
-def _card(job: SyntheticJob, curve: list[dict[str, Any]]) -> dict[str, Any]:
+def _card(job: SyntheticJob, first: StoredWeights | None, curve: list[dict[str, Any]]) -> dict[str, Any]:
     last = curve[-1] if curve else {}
     return {
         "trained_on": TRAINED_ON,
+        "initial_weights_sha256": first and first.sha256,
         "training": {
             "chests": job.chests,
             "held_out_chests": job.held_out,

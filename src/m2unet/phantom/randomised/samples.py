@@ -85,7 +85,7 @@ class Knobs:
     space: SpaceKnobs = field(default_factory=SpaceKnobs)
     look: Look = field(default_factory=Look)
     calm: Look = CALM
-    calm_share: float = 0.5
+    calm_share: float = 0.6
     edge_share: float = 0.12
     single_share: float = 0.12
 
@@ -98,11 +98,20 @@ class Samples:
         images: ``[n, 5, y, x]`` float32 in [0, 1], the slice to segment in the middle channel.
         labels: ``[n, y, x]`` uint8: lobes, 6 airway.
         heights: ``[n]`` float32, -1 at the lungs' base, 1 at their apex.
+        fissures: ``[n, y, x]`` bool, the sheets of fissures in air-filled lung, however faint they are; None where
+            slabs keep their own tissues, and nobody knows.
     """
 
     images: FloatArray
     labels: NDArray[np.uint8]
     heights: FloatArray
+    fissures: NDArray[np.bool_] | None = None
+
+
+SHEET = 0.4
+"""Least share of a fissure's brightness that counts as the fissure."""
+FILLED_HU = -500.0
+"""Denser lung hides its fissures."""
 
 
 def invent_slab(chest: Chest, rng: np.random.Generator, knobs: Knobs | None = None) -> Slab:
@@ -141,4 +150,5 @@ def draw_samples(pool: ChestPool, seed: int, number: int, window: WindowConfig, 
     chosen = [i for i in range(REACH, count - REACH) if low <= i <= high] or [min(max(low, REACH), high)]
     offsets = np.arange(-REACH, REACH + 1) * (not alone)
     stacks = np.stack([images[np.clip(i + offsets, low, high)] for i in chosen])
-    return Samples(stacks, slab.lobes[chosen], slab.height[chosen])
+    fissures = None if slab.sheet is None else ((slab.sheet > SHEET) & (slab.hu < FILLED_HU))[chosen]
+    return Samples(stacks, slab.lobes[chosen], slab.height[chosen], fissures)

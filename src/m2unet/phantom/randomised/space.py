@@ -60,6 +60,7 @@ class Slab:
         lobes: uint8, 6 airway.
         fissure_mm, pleura_mm: float32, distance from the nearest fissure, depth below the pleura.
         height: float32 ``[s]``, -1 at the lungs' base, 1 at the apex.
+        sheet: float32, 1 in the middle of a fissure's sheet, 0 where there is none; None until tissues are painted.
     """
 
     hu: FloatArray
@@ -67,6 +68,7 @@ class Slab:
     fissure_mm: FloatArray
     pleura_mm: FloatArray
     height: FloatArray
+    sheet: FloatArray | None = None
 
     def smooth(self, rng: np.random.Generator, scale_mm: float) -> FloatArray:
         """A smooth random field over the slab, mean 0, standard deviation 1."""

@@ -66,6 +66,7 @@ def paint_tissues(slab: Slab, rng: np.random.Generator, knobs: TissueKnobs) -> N
     blood = rng.uniform(*(knobs.contrast if rng.random() < knobs.contrast_share else knobs.blood))
     lung = float(rng.uniform(*knobs.lung))
     inside = np.flatnonzero((slab.lobes > 0) & (slab.lobes < 6))
+    slab.sheet = np.zeros(slab.hu.shape, np.float32)
     values = _lungs(slab, inside, (lung, float(blood)), rng, knobs)
     table = _table(rng, knobs, float(blood), lung)
     index = np.clip(slab.hu + np.float32(1100), 0, len(table) - 1).astype(np.int32)
@@ -126,6 +127,8 @@ def _lungs(
         cut = _normal_quantile(float(rng.uniform(*knobs.incomplete)))
         sheet *= np.clip((there - np.float32(cut)) * 4 + 0.5, 0, 1)
         value += sheet * np.float32(rng.uniform(*knobs.fissure)) * np.clip(-value / 800, 0, 1)
+        assert slab.sheet is not None
+        slab.sheet.reshape(-1)[inside] = sheet
     return np.asarray(value, np.float32)
 
 
