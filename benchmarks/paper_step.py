@@ -20,7 +20,6 @@ import torch
 
 from m2unet.bags.bag import Bag
 from m2unet.config import load_config
-from m2unet.models.blocks import stream
 from m2unet.training.distributed import World
 from m2unet.training.fit import BatchMaker
 from m2unet.training.losses import joint_loss
@@ -41,10 +40,7 @@ def measure(bags: int, masked: int, patches: int, changes: list[str]) -> dict[st
     """Run one step and say what it took."""
     config = load_config("paper", [f"bag.size={patches}", f"train.bags_per_step={bags}", *changes])
     model = seeded_model(config).train()
-    if config.train.checkpointing == "streamed":
-        stream(model)
-    else:
-        model.checkpointing = config.train.checkpointing
+    model.checkpointing = config.train.checkpointing
     optimiser = make_optimiser(model, config.train)
     side = config.bag.patch
     batch = BatchMaker(config)([random_bag(i, patches, side, masked=i < masked) for i in range(bags)])

@@ -39,7 +39,7 @@ from m2unet.inference.severity import estimate_severity
 from m2unet.workflows.train import seeded_model
 
 CPU = torch.device("cpu")
-PATCHES, SIDE = 200, 128
+SIDE = 128
 CHANNELS = 64
 YARDSTICKS = {"lobes": "convolution of a slice", "severity": "convolution of patches"}
 TYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
@@ -107,7 +107,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         a_patch = operations(plain, lambda: plain.embed(patch))
     works: dict[str, tuple[Callable[[], object], float]] = {
         "lobes": (lambda: segment_lobes(model, few, config, device=CPU), a_lobe_pixel * few.array.size),
-        "severity": (lambda: estimate_severity(model, scan, config, seed=0, device=CPU), a_patch * PATCHES),
+        "severity": (lambda: estimate_severity(model, scan, config, seed=0, device=CPU), a_patch * config.bag.size),
     }
     for kind, dtype in TYPES.items():
         works[f"convolution of a slice, {kind}"] = plain_convolution((1, height, width), dtype)
@@ -123,7 +123,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "engine": name,
         "seconds_lobes_of_the_scan": round(best["lobes"][0] * pixels / few.array.size, 2),
         "seconds_severity_one_bag": round(best["severity"][0], 2),
-        "patches_a_second": round(PATCHES / best["severity"][0], 1),
+        "patches_a_second": round(config.bag.size / best["severity"][0], 1),
         "pixels_of_the_regions": pixels / volume.array.size,
         "gflops_a_second": {what: round(value, 1) for what, value in rate.items()},
         "share_of_plain_convolution": {part: round(rate[part] / top[part], 3) for part in YARDSTICKS},

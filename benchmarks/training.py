@@ -3,7 +3,7 @@
     python benchmarks/training.py [--patches 200] [--repeats 1] [--json FILE]
 
 *Plain*: float32, every activation kept, the decoder run for every bag. *Ours*: the decoder only where there is a mask,
-and activations recomputed (``recompute``), in pieces (``streamed``), or in bf16 (``recompute-bf16``). Each case runs in
+and activations recomputed (``recompute``), or likewise in bf16 (``recompute-bf16``). Each case runs in
 a process of its own, in turns, so that peak memory is that case's alone and other work hits all alike; processor
 seconds stand beside wall seconds. One bag stands for a step of several: time and memory are proportional to bags.
 """
@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from m2unet.config import load_config
-from m2unet.models.blocks import stream
 from m2unet.training.distributed import World
 from m2unet.training.fit import BatchMaker
 from m2unet.training.losses import joint_loss
@@ -35,7 +34,7 @@ from m2unet.workflows.train import seeded_model
 sys.path.insert(0, str(Path(__file__).parent))
 from paper_step import random_bag
 
-CASES = ("plain", "recompute", "streamed", "recompute-bf16")
+CASES = ("plain", "recompute", "recompute-bf16")
 
 
 def one(case: str, patches: int, *, masked: bool) -> dict[str, Any]:
@@ -43,8 +42,6 @@ def one(case: str, patches: int, *, masked: bool) -> dict[str, Any]:
     config = load_config("paper", [f"bag.size={patches}", "train.bags_per_step=1"])
     model = seeded_model(config).train().to(memory_format=torch.channels_last)
     model.checkpointing = case.startswith("recompute")
-    if case == "streamed":
-        stream(model)
     optimiser = make_optimiser(model, config.train)
     batch = BatchMaker(config)([random_bag(0, patches, config.bag.patch, masked=masked)])
     wanted = torch.ones(1, dtype=torch.bool) if masked or case == "plain" else None

@@ -97,10 +97,7 @@ class TrainConfig(_Section):
         lt=1,
         description="decay a step of the exponential average of weights to keep",
     )
-    checkpointing: bool | Literal["streamed"] = Field(
-        True,
-        description="recompute activations in the backward pass; streamed: layer by layer in pieces, for long bags",
-    )
+    checkpointing: bool = Field(True, description="recompute activations in the backward pass")
     compile: bool = Field(False, description="compile the encoder and decoder with torch.compile; pays on a GPU")
     statistics: Literal["synchronised", "local", "frozen"] = Field(
         "synchronised", description="of batch normalisation: of all processes' bags, of each process's own, or running"

@@ -210,18 +210,6 @@ def test_local_statistics_are_not_shared(store: TinyStore, tmp_path: Path) -> No
     assert not any(module.synchronise for module in fit.model.modules() if isinstance(module, BatchNorm))
 
 
-def test_streamed_training_is_training(store: TinyStore, tmp_path: Path) -> None:
-    """Rounding apart: sums are taken in another order."""
-    plain = make_fit(load_config("paper", [*SMALL, "train.epochs=1"]), store, tmp_path / "a")
-    pieces = make_fit(
-        load_config("paper", [*SMALL, "train.epochs=1", "train.checkpointing=streamed"]), store, tmp_path / "b"
-    )
-    plain.run()
-    pieces.run()
-    for name, value in weights(plain).items():
-        torch.testing.assert_close(weights(pieces)[name].float(), value.float(), rtol=1e-3, atol=1e-3)
-
-
 def test_compiling_is_asked_of_the_convolutional_parts(
     store: TinyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

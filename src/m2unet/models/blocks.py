@@ -10,16 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from m2unet.models.norm import BatchNorm, frozen_running_statistics, processes
-from m2unet.models.streamed import StreamedConvNormReLU
+from m2unet.models.norm import BatchNorm, frozen_running_statistics
 
 
 class ConvNormReLU(nn.Module):
     """3 x 3 convolution with bias and padding 1, batch normalisation, ReLU: "cbr" of Table I.
-
-    Attributes:
-        streamed: in training, keep the input alone and compute in pieces, see :mod:`m2unet.models.streamed`. In one
-            process only; several share their statistics the ordinary way.
 
     Args:
         inputs: channels in.
@@ -30,7 +25,6 @@ class ConvNormReLU(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
         self.norm = BatchNorm(outputs)
-        self.streamed = False
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Maps ``[N, c_i, H, W]``, as if concatenated in order, to ``[N, outputs, H, W]``.
@@ -38,17 +32,7 @@ class ConvNormReLU(nn.Module):
         Raises:
             ValueError: the c_i do not add up to the channels in.
         """
-        if self.streamed and self.norm.training and torch.is_grad_enabled() and processes() == 1:
-            return self._stream(maps)
         return F.relu(self.norm(self._convolve(maps)), inplace=True)
-
-    def _stream(self, maps: tuple[Tensor, ...]) -> Tensor:
-        norm, conv = self.norm, self.conv
-        result, mean, variance = StreamedConvNormReLU.apply(
-            norm.eps, conv.weight, conv.bias, norm.weight, norm.bias, *maps
-        )
-        norm.absorb(mean, variance, result.numel() // result.shape[1])
-        return result
 
     def _convolve(self, maps: tuple[Tensor, ...]) -> Tensor:
         if len(maps) == 1:
@@ -87,8 +71,7 @@ class PoolPair(ConvPair):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """``[N, inputs, H, W]`` to ``[N, outputs, H/2, W/2]``."""
-        # Streamed, the pooling runs again in the backward pass: its indices take twice the memory of its result.
-        return super().forward(*(apply(halve, each, recompute=self.first.streamed and self.training) for each in maps))
+        return super().forward(*(halve(each) for each in maps))
 
 
 class Rise(nn.Module):
@@ -106,13 +89,6 @@ class Rise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[N, inputs, H, W]`` to ``[N, outputs, 2H, 2W]``."""
         return self.conv(double(images))
-
-
-def stream(model: nn.Module) -> None:
-    """Let every :class:`ConvNormReLU` of a model compute in pieces while training."""
-    for module in model.modules():
-        if isinstance(module, ConvNormReLU):
-            module.streamed = True
 
 
 def halve(images: Tensor) -> Tensor:

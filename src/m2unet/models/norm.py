@@ -105,16 +105,6 @@ class BatchNorm(_BatchNorm):
         self.num_batches_tracked.add_(1)
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
-    @torch.no_grad()
-    def absorb(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Count one more batch, known by its mean, its biased variance and how many values a channel it had."""
-        if count < 2 or _frozen.get():
-            return
-        assert self.running_mean is not None and self.running_var is not None
-        factor = self._count_batch()
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
-        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), factor)
-
     def _over_processes(self, values: Tensor) -> Tensor:
         with torch.no_grad():
             mean, squares, total = _global_moments(values)

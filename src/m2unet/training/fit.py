@@ -21,7 +21,6 @@ from m2unet.config import Config
 from m2unet.errors import ConfigError, RunError
 from m2unet.models.base import SeverityModel
 from m2unet.models.batch import Batch
-from m2unet.models.blocks import stream
 from m2unet.models.norm import BatchNorm
 from m2unet.models.precision import native_bf16
 from m2unet.training.average import WeightAverage
@@ -91,10 +90,7 @@ class Fit:
             )
         model.to(self.world.device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if train.checkpointing == "streamed":
-            stream(model)
-        else:
-            model.checkpointing = train.checkpointing
+        model.checkpointing = train.checkpointing
         self.model = model
         if train.compile:
             compile_parts(model)
