@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from m2unet.inference.predictor import Predictor
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
 from m2unet.phantom.randomised.space import SpaceKnobs
-from m2unet.training.invented import InventedTraining, height_loss, segmentation_loss, train_invented
+from m2unet.training.invented import (
+    FISSURE_GAIN,
+    InventedTraining,
+    fissure_loss,
+    height_loss,
+    near_borders,
+    segmentation_loss,
+    train_invented,
+)
 from m2unet.workflows.synthetic import SyntheticJob, read_curve, train_synthetic
 
 SETTINGS = InventedTraining(steps=4, slabs=1, warmup=2, save_every=2, validate_every=4, validation_slabs=1, lr=1e-2)
@@ -60,6 +69,10 @@ def test_workflow_writes_a_model_that_predicts(pool: ChestPool, tmp_path: Path) 
     rows = read_curve(tmp_path / "run" / "curve.csv")
     assert [row["step"] for row in rows] == [1, 2] and rows[1]["val_lobe_dice"] is not None
     assert predictor.atlas is not None
+    assert rows[1]["val_fissure_auc"] is not None
+    onward = train_synthetic(replace(job, out=tmp_path / "onward", init=folder))
+    card = json.loads((onward / "model.json").read_text())
+    assert card["initial_weights_sha256"] == predictor.identity.weights_sha256 != card["weights_sha256"]
 
 
 def test_segmentation_loss_by_hand() -> None:
@@ -70,6 +83,33 @@ def test_segmentation_loss_by_hand() -> None:
     flat = torch.zeros(1, 7, 2, 2)
     dice = np.mean([(2 * n / 7 + 1) / (4 / 7 + n + 1) for n in (1, 3)])
     assert float(segmentation_loss(flat, labels)) == pytest.approx(np.log(7) + 1 - dice, abs=1e-5)
+
+
+def test_borders_are_those_within_one_lung() -> None:
+    labels = torch.zeros(1, 9, 12, dtype=torch.int64)
+    labels[0, :, :6], labels[0, :, 6:] = 1, 4  # right and left lung side by side: no fissure there
+    labels[0, 5:, :6] = 3
+    truth = torch.nn.functional.one_hot(labels, 7).permute(0, 3, 1, 2).float()
+    near = near_borders(truth)[0]
+    assert near[2:8, :6].all() and not near[:2].any() and not near[8].any()
+    assert not near[:, 9:].any()
+
+
+def test_pixels_near_a_border_weigh_more() -> None:
+    labels = torch.full((1, 16, 4), 4)
+    labels[0, 8:] = 5
+    logits = torch.zeros(1, 7, 16, 4)
+    plain, weighed = segmentation_loss(logits, labels), segmentation_loss(logits, labels, 3.0)
+    assert float(weighed - plain) == pytest.approx(3.0 * np.log(7) * 6 / 16, abs=1e-5)
+
+
+def test_fissures_count_within_lobes_alone() -> None:
+    labels = torch.tensor([[[0, 1, 1, 6]]])
+    fissures = torch.tensor([[[True, True, False, False]]])
+    logits = torch.tensor([[[9.0, 0.0, 0.0, 9.0]]])
+    expected = (FISSURE_GAIN + 1) * np.log(2) / 2
+    assert float(fissure_loss(logits, fissures, labels)) == pytest.approx(expected, abs=1e-6)
+    assert float(fissure_loss(logits, None, labels)) == 0
 
 
 def test_height_counts_only_where_hidden() -> None:

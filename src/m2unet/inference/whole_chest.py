@@ -17,6 +17,7 @@ from m2unet.ct.volume import Volume
 from m2unet.ct.window import apply_window
 from m2unet.inference.chest_grid import PIXEL_MM, ChestGrid, to_chest_grid
 from m2unet.inference.chest_height import HeightFit, fit_heights
+from m2unet.inference.fissure_walk import WalkConfig, follow_fissures
 from m2unet.models.chest_unet import ChestUNet, height_channel
 from m2unet.models.lobe_atlas import LobeAtlas
 
@@ -64,6 +65,7 @@ def score_chest(
     device: torch.device | None = None,
     heights: Sequence[float] | None = None,
     atlas: LobeAtlas | None = None,
+    walk: WalkConfig | None = None,
 ) -> ChestScores:
     """Run the network over a scan.
 
@@ -74,6 +76,7 @@ def score_chest(
         device: where the model is.
         heights: of the working slices, to override what the network finds.
         atlas: weighs the lobes where the network leaves them open.
+        walk: how lobes spread up to the fissures seen; the defaults if None.
     """
     grid = to_chest_grid(volume)
     images = apply_window(_padded(grid.hu, model.stride), config.window)
@@ -83,17 +86,18 @@ def score_chest(
     unknown = np.full(count, np.nan, np.float32)
     fit = None
     if heights is None:
-        scores, place = _run(model, images, unknown, size, device)
-        fit = fit_heights(place, _lung_cm2(scores), grid.step_mm)
+        first = _run(model, images, unknown, size, device)
+        fit = fit_heights(first.place, _lung_cm2(first.scores), grid.step_mm)
         if fit is None:
-            return ChestScores(grid, scores, None)
+            return ChestScores(grid, first.scores, None)
         given = fit.heights
     else:
         given = np.asarray(heights, np.float32)
-    scores, _ = _run(model, images, given, size, device)
+    found = _run(model, images, given, size, device)
     if atlas is not None:
-        atlas.apply(scores, given, ATLAS_WEIGHT)
-    return ChestScores(grid, scores, fit)
+        atlas.apply(found.scores, given, ATLAS_WEIGHT)
+    follow_fissures(found.scores, found.fissures, grid.step_mm, walk)
+    return ChestScores(grid, found.scores, fit)
 
 
 def hard_codes(scores: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -138,13 +142,23 @@ def check_chest(found: ChestScores, known: tuple[Finding, ...]) -> tuple[Finding
     return ()
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """Class probabilities ``[7, z, y, x]``, fissures ``[z, y, x]``, and what slices say of their height ``[z, 2]``."""
+
+    scores: NDArray[np.float16]
+    fissures: NDArray[np.float16]
+    place: FloatArray
+
+
 @torch.inference_mode()
 def _run(
     model: ChestUNet, images: FloatArray, heights: FloatArray, size: tuple[int, ...], device: torch.device
-) -> tuple[NDArray[np.float16], FloatArray]:
+) -> _Pass:
     count, context = len(images), model.config.context
     offsets = NEIGHBOUR_STEP * np.arange(-context, context + 1)
     scores = np.empty((model.config.classes, count, *size), np.float16)
+    fissures = np.empty((count, *size), np.float16)
     place = np.empty((count, 2), np.float32)
     for start in range(0, count, BATCH):
         at = np.arange(start, min(start + BATCH, count))
@@ -153,8 +167,9 @@ def _run(
         batch = height_channel(stack, given).contiguous(memory_format=torch.channels_last)
         answer = model.read(batch)
         scores[:, at] = _scores(answer.lobes, size)
+        fissures[at] = answer.fissures[:, 0, : size[0], : size[1]].float().sigmoid().cpu().numpy()
         place[at] = answer.place.float().cpu().numpy()
-    return scores, place
+    return _Pass(scores, fissures, place)
 
 
 def _scores(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:

@@ -12,7 +12,7 @@ from m2unet.errors import RunError
 from m2unet.phantom.randomised.anatomy import AnatomyKnobs, draw_wide_chest
 from m2unet.phantom.randomised.disease import DiseaseKnobs, add_disease
 from m2unet.phantom.randomised.pool import ChestPool, build_pool, draw_chest
-from m2unet.phantom.randomised.samples import Knobs, draw_samples, invent_slab
+from m2unet.phantom.randomised.samples import Knobs, Look, draw_samples, invent_slab
 from m2unet.phantom.randomised.scanner import ScannerKnobs, scan_slab
 from m2unet.phantom.randomised.space import Slab, SpaceKnobs, cut_slab
 from m2unet.phantom.randomised.tissues import TissueKnobs, paint_tissues
@@ -176,3 +176,20 @@ def test_single_slices_see_themselves(pool: ChestPool) -> None:
 def test_invented_slabs_are_finite(pool: ChestPool) -> None:
     for number in range(6):
         assert np.isfinite(invent_slab(pool[number % 2], np.random.default_rng(number)).hu).all()
+
+
+def test_fissures_are_told_where_they_are_painted(pool: ChestPool) -> None:
+    tissues = TissueKnobs(no_fissure_share=0, incomplete=(0, 0), fissure=(300, 300), fissure_mm=(2, 2))
+    look = Look(tissues, HEALTHY, QUIET)
+    knobs = Knobs(space=IN_LUNGS, look=look, calm_share=0, edge_share=0, single_share=0)
+    seen = draw_samples(pool, 1, 0, WINDOW, knobs)
+    assert seen.fissures is not None and seen.fissures.shape == seen.labels.shape
+    assert seen.fissures.any() and not seen.fissures[(seen.labels == 0) | (seen.labels == 6)].any()
+    none = replace(look, tissues=replace(tissues, no_fissure_share=1))
+    unseen = draw_samples(pool, 1, 0, WINDOW, replace(knobs, look=none))
+    assert unseen.fissures is not None and not unseen.fissures.any()
+    lobes = (seen.labels > 0) & (seen.labels < 6)
+    middle = seen.images[:, 2]
+    assert np.median(middle[seen.fissures]) > np.median(middle[lobes & ~seen.fissures]) + 0.05
+    own = draw_samples(pool, 1, 0, WINDOW, replace(knobs, look=replace(look, tissues=None)))
+    assert own.fissures is None
