@@ -154,12 +154,12 @@ def phantom_maps(count: int) -> Iterator[Lobes]:
         yield on_grid(draw_chest(77, number).maps[0], SPACING_MM)
 
 
-def trained(maps: list[Lobes], folder: Path, steps: int) -> Predictor:
+def trained(maps: list[Lobes], folder: Path, steps: int, changes: list[str]) -> Predictor:
     """A network trained on chests around these maps."""
     for number, lobes in enumerate(maps):
         write_chest(folder, number, body_around(lobes, np.random.default_rng([5, number])))
     pool = ChestPool(folder, len(maps))
-    config = load_config("synthetic", [])
+    config = load_config("synthetic", changes)
     settings = InventedTraining(steps=steps, decay_from=0.5, average=0.99)
     model = train_invented(pool, None, config, settings, folder / "state.pt")
     save_model(model, config, folder / "model")
@@ -188,14 +188,20 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--set", action="append", default=[], help="override a setting of the synthetic preset")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     real = list(real_maps(options.maps))
-    found: dict[str, object] = {"maps": len(real), "steps": options.steps, "versions": versions()}
+    found: dict[str, object] = {
+        "maps": len(real),
+        "steps": options.steps,
+        "changes": options.set,
+        "versions": versions(),
+    }
     for name, maps in (("phantom", list(phantom_maps(len(real)))), ("real", real)):
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            found[name] = measure(trained(maps, Path(folder), options.steps), options.data)
+            found[name] = measure(trained(maps, Path(folder), options.steps, options.set), options.data)
             print(name, found[name], f"{time.perf_counter() - started:.0f} s", flush=True)
         if options.json:
             options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -49,7 +49,7 @@ def test_the_lobes_loss_does_not_teach_the_fissures() -> None:
 def test_a_line_can_be_learned_from_its_look() -> None:
     """Lines in noise, as faint as fissures: a few steps tell them from the rest."""
     torch.manual_seed(0)
-    finder = FissureFinder(1)
+    finder = FissureFinder(1, 24)
     optimiser = torch.optim.Adam(finder.parameters(), lr=1e-2)
     for _ in range(60):
         truth = torch.zeros(4, 1, 32, 32)

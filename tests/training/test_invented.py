@@ -59,10 +59,10 @@ def test_resumed_training_gives_the_same_weights(pool: ChestPool, tmp_path: Path
 
 def test_workflow_writes_a_model_that_predicts(pool: ChestPool, tmp_path: Path) -> None:
     config = load_config("synthetic", ["model.width=4"])
+    settings = replace(SETTINGS, steps=2, validation_slabs=6)
     job = SyntheticJob(
-        tmp_path / "run", chests=1, held_out=1, settings=replace(SETTINGS, steps=2), config=config, pool=pool.folder,
-        knobs=KNOBS,
-    )  # fmt: skip
+        tmp_path / "run", chests=1, held_out=1, settings=settings, config=config, pool=pool.folder, knobs=KNOBS
+    )
     folder = train_synthetic(job)
     predictor = Predictor.load(folder)
     assert predictor.identity.trained_on is not None and "no patient" in predictor.identity.trained_on

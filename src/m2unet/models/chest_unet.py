@@ -66,7 +66,7 @@ class ChestUNet(LobeModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.fissures = FissureFinder(1 + 2 * config.context)
+        self.fissures = FissureFinder(1 + 2 * config.context, 3 * config.width // 4)
         widths = [config.width * (level + 1) for level in range(LEVELS)]
         self.down = nn.ModuleList(
             [ConvPair(4 * (self.in_channels + 1), widths[0]), *(PoolPair(a, b) for a, b in pairwise(widths))]

@@ -18,7 +18,6 @@ NEAR_PIXELS = 13
 """Width of the surroundings that a pixel is compared with: wider than a fissure, narrower than a lobe."""
 CONTRAST = 0.25
 """Differences from the surroundings are cut here: a vessel is no more than this either."""
-WIDTH = 24
 
 
 def lung_channel(images: Tensor) -> Tensor:
@@ -50,15 +49,16 @@ class FissureFinder(nn.Module):
 
     Args:
         slices: the slice and its neighbours, the slice in the middle.
+        width: channels of the upper level; the lower has twice as many.
     """
 
-    def __init__(self, slices: int) -> None:
+    def __init__(self, slices: int, width: int) -> None:
         super().__init__()
         self.middle = slices // 2
-        self.top = ConvPair(4 * (slices + 1), WIDTH)
-        self.below = PoolPair(WIDTH, 2 * WIDTH)
-        self.join = ConvNormReLU(3 * WIDTH, WIDTH)
-        self.head = nn.Conv2d(WIDTH, 4, kernel_size=1)
+        self.top = ConvPair(4 * (slices + 1), width)
+        self.below = PoolPair(width, 2 * width)
+        self.join = ConvNormReLU(3 * width, width)
+        self.head = nn.Conv2d(width, 4, kernel_size=1)
 
     def forward(self, images: Tensor, *, recompute: bool = False) -> Tensor:
         """Scaled slices ``[N, slices, H, W]``, H and W even multiples of 2, to logits ``[N, 1, H, W]``."""
