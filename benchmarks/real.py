@@ -41,9 +41,10 @@ SHARES = {"RUL": (8, 33), "RML": (2, 17), "RLL": (10, 38), "LUL": (14, 35), "LLL
 HEIGHTS = np.round(np.arange(-0.9, 0.91, 0.05), 2)
 STEPS = (
     "network on 3 x 2 x 2 mm in two passes, the second with the fitted height of every slice",
+    "the lobes of each side weighed by the atlas",
+    "lobes of each lung spread up to the fissures seen",
     "scores interpolated linearly to the scan's grid",
     "lungs' edge from the scan (-400 HU) where the lung beside it holds air",
-    "the lobes of each side weighed by the atlas",
     "islands reassigned or removed, holes filled",
 )
 

@@ -9,6 +9,9 @@ import typer
 
 from m2unet.cli.common import Out, say
 
+FISSURE_LEVEL = 0.03
+"""Extra standard deviation of fissures' height, by lung height, that goes with a spread of 1."""
+
 
 def synthetic(
     out: Out,
@@ -21,16 +24,33 @@ def synthetic(
     pool: Annotated[
         Path | None, typer.Option("--pool", help="Folder of drawn chests to share [default: OUT/pool].")
     ] = None,
+    calm: Annotated[
+        float, typer.Option("--calm", min=0.0, max=1.0, help="Share of slices that look like an everyday scan.")
+    ] = 0.6,
+    fissures: Annotated[
+        float, typer.Option("--fissures", min=0.0, help="How far fissures vary beyond reality, 1 as much again.")
+    ] = 0.5,
     init: Annotated[
         Path | None, typer.Option("--init", help="Folder of a model to begin with [default: random weights].")
     ] = None,
 ) -> None:
     """Train the lobe network without any patient's data. Called again, also with more steps, a run goes on."""
     from m2unet.cli.progress import TerminalProgress
+    from m2unet.phantom.randomised.anatomy import AnatomyKnobs
+    from m2unet.phantom.randomised.samples import Knobs
     from m2unet.training.invented import InventedTraining
     from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
 
     settings = InventedTraining(steps=steps, decay_from=decay_from, seed=seed)
-    job = SyntheticJob(out, chests=chests, settings=settings, pool=pool, init=init)
+    anatomy = AnatomyKnobs(fissure=fissures, fissure_level=FISSURE_LEVEL * fissures)
+    job = SyntheticJob(
+        out,
+        chests=chests,
+        settings=settings,
+        pool=pool,
+        knobs=Knobs(calm_share=calm),
+        anatomy=anatomy,
+        init=init,
+    )
     model = train_synthetic(job, progress=TerminalProgress())
     say(f"The model is in {model}. Next: m2unet predict SCAN --model {out} --out DIR")

@@ -15,6 +15,7 @@ from m2unet.errors import ConfigError
 from m2unet.files import write_json
 from m2unet.inference.atlas_file import save_atlas
 from m2unet.models.weights import StoredWeights, read_weights, save_model
+from m2unet.phantom.randomised.anatomy import AnatomyKnobs
 from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
@@ -39,6 +40,7 @@ class SyntheticJob:
         config: the model's; the ``synthetic`` preset if None.
         pool: folder of rendered chests, which several runs may share; ``out/pool`` if None.
         knobs: of the invented images.
+        anatomy: of the chests.
         init: folder of a model to begin with, see :meth:`m2unet.models.chest_unet.ChestUNet.begin_with`; None draws
             the weights from the seed.
     """
@@ -50,6 +52,7 @@ class SyntheticJob:
     config: Config | None = None
     pool: Path | None = None
     knobs: Knobs | None = None
+    anatomy: AnatomyKnobs | None = None
     init: Path | None = None
 
 
@@ -71,7 +74,7 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
     folder = job.pool or job.out / "pool"
     with shown.stage("drawing chests") as step:
         total = job.chests + job.held_out
-        build_pool(folder, total, job.settings.seed + 1, done=lambda number: step(number, total))
+        build_pool(folder, total, job.settings.seed + 1, job.anatomy, done=lambda number: step(number, total))
     chests = ChestPool(folder, job.chests)
     held_out = ChestPool(folder, job.held_out, job.chests)
     run = RunFolder(job.out)
@@ -107,6 +110,8 @@ def _card(job: SyntheticJob, first: StoredWeights | None, curve: list[dict[str, 
         "training": {
             "chests": job.chests,
             "held_out_chests": job.held_out,
+            "calm_share": (job.knobs or Knobs()).calm_share,
+            "fissure_spread": (job.anatomy or AnatomyKnobs()).fissure,
             **asdict(job.settings),
             "seconds_of_steps": round(sum(row["seconds"] for row in curve), 1),
         },
