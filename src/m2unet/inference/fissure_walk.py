@@ -33,8 +33,8 @@ class WalkConfig:
         tolerance, iterations: of the conjugate gradients.
     """
 
-    prior: float = 0.003
-    barrier: float = 6.0
+    prior: float = 0.01
+    barrier: float = 10.0
     least: float = 0.02
     tolerance: float = 1e-3
     iterations: int = 300
