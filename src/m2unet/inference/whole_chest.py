@@ -86,14 +86,14 @@ def score_chest(
     unknown = np.full(count, np.nan, np.float32)
     fit = None
     if heights is None:
-        first = _run(model, images, unknown, size, device)
+        first = read_slices(model, images, unknown, size, device)
         fit = fit_heights(first.place, _lung_cm2(first.scores), grid.step_mm)
         if fit is None:
             return ChestScores(grid, first.scores, None)
         given = fit.heights
     else:
         given = np.asarray(heights, np.float32)
-    found = _run(model, images, given, size, device)
+    found = read_slices(model, images, given, size, device)
     if atlas is not None:
         atlas.apply(found.scores, given, ATLAS_WEIGHT)
     follow_fissures(found.scores, found.fissures, grid.step_mm, walk)
@@ -143,8 +143,14 @@ def check_chest(found: ChestScores, known: tuple[Finding, ...]) -> tuple[Finding
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """Class probabilities ``[7, z, y, x]``, fissures ``[z, y, x]``, and what slices say of their height ``[z, 2]``."""
+class SliceAnswers:
+    """What the network says of consecutive working slices.
+
+    Attributes:
+        scores: ``[7, z, y, x]`` class probabilities.
+        fissures: ``[z, y, x]`` probability of a visible fissure.
+        place: ``[z, 2]`` height and log of its uncertainty.
+    """
 
     scores: NDArray[np.float16]
     fissures: NDArray[np.float16]
@@ -152,9 +158,18 @@ class _Pass:
 
 
 @torch.inference_mode()
-def _run(
+def read_slices(
     model: ChestUNet, images: FloatArray, heights: FloatArray, size: tuple[int, ...], device: torch.device
-) -> _Pass:
+) -> SliceAnswers:
+    """Run the network over slices on the working grid.
+
+    Args:
+        model: in evaluation mode.
+        images: ``[z, y, x]`` scaled slices; y and x are multiples of the network's stride.
+        heights: ``[z]``, NaN where not known.
+        size: rows and columns of the answer.
+        device: where the model is.
+    """
     count, context = len(images), model.config.context
     offsets = NEIGHBOUR_STEP * np.arange(-context, context + 1)
     scores = np.empty((model.config.classes, count, *size), np.float16)
@@ -169,7 +184,7 @@ def _run(
         scores[:, at] = _scores(answer.lobes, size)
         fissures[at] = answer.fissures[:, 0, : size[0], : size[1]].float().sigmoid().cpu().numpy()
         place[at] = answer.place.float().cpu().numpy()
-    return _Pass(scores, fissures, place)
+    return SliceAnswers(scores, fissures, place)
 
 
 def _scores(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.float16]:

@@ -117,8 +117,12 @@ FILLED_HU = -500.0
 def invent_slab(chest: Chest, rng: np.random.Generator, knobs: Knobs | None = None) -> Slab:
     """Cut a slab from a chest and invent everything about its look."""
     k = knobs or Knobs()
-    slab = cut_slab(chest, rng, k.space)
-    look = k.calm if rng.random() < k.calm_share else k.look
+    return dress_slab(cut_slab(chest, rng, k.space), rng, k)
+
+
+def dress_slab(slab: Slab, rng: np.random.Generator, knobs: Knobs) -> Slab:
+    """Invent the look of a slab that is cut, in place; returns it."""
+    look = knobs.calm if rng.random() < knobs.calm_share else knobs.look
     if look.tissues is not None:
         paint_tissues(slab, rng, look.tissues)
     if look.disease is not None:
