@@ -23,17 +23,20 @@ from m2unet.workflows.synthetic import read_curve
 
 
 def draw_curve(run: Path, path: Path) -> None:
-    """Loss of the segmentation over steps, each and averaged over 20."""
+    """Losses of lobes and of visible fissures over steps, each and averaged over 20."""
     rows = read_curve(run / "curve.csv")
     steps = [row["step"] for row in rows]
-    loss = np.array([row["segmentation"] for row in rows])
     figure, axis = plt.subplots(figsize=(6, 3))
-    axis.plot(steps, loss, color="0.75", linewidth=0.8)
-    smooth = np.convolve(loss, np.ones(20) / 20, mode="valid")
-    axis.plot(steps[19:], smooth, color="#0072b2")
+    named = {"segmentation": "lobes: cross-entropy + 1 - Dice", "fissures": "fissures: cross-entropy"}
+    for (name, label), colour in zip(named.items(), ("#0072b2", "#d55e00"), strict=True):
+        loss = np.array([row[name] for row in rows])
+        axis.plot(steps, loss, color=colour, linewidth=0.6, alpha=0.25)
+        smooth = np.convolve(loss, np.ones(20) / 20, mode="valid")
+        axis.plot(steps[19:], smooth, color=colour, label=label)
+    axis.legend(frameon=False)
     axis.set_xlabel("step")
-    axis.set_ylabel("cross-entropy + 1 - Dice")
-    axis.set_ylim(0, 3)
+    axis.set_ylabel("loss")
+    axis.set_ylim(0, 1)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
