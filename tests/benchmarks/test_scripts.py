@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from m2unet.config import load_config
+from m2unet.models.chest_unet import ChestUNet
+from m2unet.models.weights import load_model, save_model
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -56,6 +60,30 @@ def test_operations_of_a_convolution_by_hand() -> None:
     layer = torch.nn.Conv2d(3, 5, 3, padding=1)
     # 2 images of 4 x 6 pixels, 5 channels out of 3 in, 9 taps, a multiplication and an addition each
     assert parts.operations(layer, lambda: layer(torch.zeros(2, 3, 4, 6))) == 2 * 4 * 6 * 5 * 3 * 9 * 2
+
+
+def test_mean_of_weights(tmp_path: Path) -> None:
+    config = load_config("synthetic", ["model.width=4"])
+    models = [ChestUNet(config.model) for _ in range(2)]
+    for number, model in enumerate(models):
+        save_model(model, config, tmp_path / str(number), {"trained_on": f"phantoms {number}"})
+    arguments = ["--out", str(tmp_path / "mean"), str(tmp_path / "0"), str(tmp_path / "1")]
+    subprocess.run([sys.executable, str(FOLDER / "average_weights.py"), *arguments], check=True, timeout=200)
+    found = load_model(tmp_path / "mean")
+    assert found.card["trained_on"] == "phantoms 0" and len(found.card["mean_of_weights"]) == 2
+    for name, value in found.model.named_parameters():
+        both = [dict(model.named_parameters())[name] for model in models]
+        torch.testing.assert_close(value, (both[0] + both[1]) / 2)
+
+
+@pytest.mark.slow
+def test_fissures() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "fissures.py"), "--chests", "2"], check=True, capture_output=True, text=True
+    )
+    found = json.loads(done.stdout)
+    for look in ("everyday", "any"):
+        assert found[look]["lobe_dice_walked"] > 0.7 and found[look]["fissure_auc"] > 0.7
 
 
 @pytest.mark.slow
