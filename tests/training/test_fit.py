@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -47,13 +48,13 @@ def assert_equal_bits(left: Mapping[str, torch.Tensor], right: Mapping[str, torc
 
 def test_the_loss_falls(store: TinyStore, tmp_path: Path) -> None:
     larger = ["bag.size=8", "model.deep_width=32", "model.instance_concepts=16", "model.bag_concepts=8"]
-    rate = ["train.epochs=25", "train.optimiser=adamw", "train.lr=0.02", "train.bags_per_step=5"]
+    rate = ["train.epochs=40", "train.optimiser=adamw", "train.lr=0.01", "train.bags_per_step=5"]
     config = load_config("paper", [*SMALL, *larger, *rate])
     state = make_fit(config, store, tmp_path).run()
-    assert state.history[-1]["loss_lobes"] < 0.7 * state.history[0]["loss_lobes"]
-    assert state.history[-1]["loss_severity"] < 0.7 * state.history[0]["loss_severity"]
+    for name in ("loss_lobes", "loss_severity"):  # the last five: one step's rounding differs between processors
+        assert np.mean([row[name] for row in state.history[-5:]]) < 0.7 * state.history[0][name]
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 26)]
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 41)]
     assert list((tmp_path / "tensorboard").iterdir())
 
 
