@@ -1,7 +1,8 @@
 """Where fissures can be seen: a small network of two levels whose answer is a channel of the whole-chest network.
 
 A fissure is a tenth as bright as a vessel and a pixel or two thick. A lobe network that has to find it among its
-features soon learns where borders lie on average and does without; given as a picture of its own, the line is used.
+features soon learns where borders lie on average and does without. Here the lines have a loss of their own, and their
+picture serves the lobe network and, after it, the spreading of lobes up to the lines.
 """
 
 from __future__ import annotations

@@ -315,7 +315,8 @@ def validate(
         for k, given in enumerate((torch.full_like(heights, torch.nan), heights)):
             answer = _read(model, batch.images, given)
             counts[k] += _overlaps(_codes(answer.lobes.float().softmax(1)), batch.labels.numpy())
-        errors.append((answer.place[:, 0].float() - heights).abs().numpy())
+            if k == 0:  # where the height is given, telling it is no feat
+                errors.append((answer.place[:, 0].float() - heights).abs().numpy())
         if batch.fissures is not None:
             inside = (batch.labels > 0) & (batch.labels < AIRWAY)
             lines.append((answer.fissures[:, 0].float()[inside].numpy(), batch.fissures[inside].numpy()))
