@@ -9,8 +9,9 @@ architecture of its lobe model) over every slice at its own 256 x 256, twenty at
 tidying are not counted. Weights are random in both; ours lean to background: lobes at the edge of a region would
 have it computed again, and random lobes are everywhere. ``--every 4`` takes every fourth slice, for both.
 
-Agreement with float32 is measured on a *trained* model, ``--model``; without one those figures are null. It is taken on
-the same regions, which tells what the engine does, and against whole planes, which tells what the regions do.
+Agreement with float32 is measured on a *trained* model, ``--model`` or the demo's; without one those figures are
+null. It is taken on the same regions, which tells what the engine does, and against whole planes, which tells what the
+regions do.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from m2unet.inference.severity import estimate_severity
 from m2unet.workflows.train import seeded_model
 
 THREADS = 2
+DEMO = Path(__file__).resolve().parents[1] / "runs" / "demo"
 PEER_BATCH = 20
 CPU = torch.device("cpu")
 
@@ -201,7 +203,7 @@ def main() -> None:
     """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scan", type=Path, required=True)
-    parser.add_argument("--model", type=Path, help="run folder of a trained model, for the agreement")
+    parser.add_argument("--model", type=Path, help="run of a trained model, for the agreement [default: runs/demo]")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--bags", type=int, default=1, help="bags of 200 patches")
     parser.add_argument("--every", type=int, default=1, help="take every n-th slice only")
@@ -219,8 +221,11 @@ def main() -> None:
     found |= {"dice_vs_float32": None, "dice_vs_float32_whole_planes": None, "peak_mib": None}
     if not options.no_memory:
         found["peak_mib"] = round(peak_mib(options.scan, options.engine))
-    if options.model is not None:
-        found |= agreement(volume, options.model, options.engine)
+    model = options.model or (DEMO if (DEMO / "model").is_dir() else None)
+    if model is not None:
+        found |= agreement(volume, model, options.engine)
+    else:
+        found["dice_vs_float32_reason"] = "no trained model: give --model, or run `make demo` first"
     found |= {
         "shape": volume.shape,
         "threads": THREADS,
