@@ -84,6 +84,8 @@ def test_weights_of_another_network_are_refused() -> None:
         model.begin_with({"encoder.weight": torch.zeros(3)})
     with pytest.raises(ConfigError, match="another network"):
         model.begin_with({"head.bias": torch.zeros(3)})
+    with pytest.raises(ConfigError, match="another network"):
+        model.begin_with({"height.0.weight": torch.zeros(64, 3)})
     more = torch.zeros(4, 99, 3, 3)
     with pytest.raises(ConfigError, match="more channels"):
         model.begin_with({"down.0.first.conv.weight": more})

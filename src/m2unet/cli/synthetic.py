@@ -9,9 +9,6 @@ import typer
 
 from m2unet.cli.common import Out, say
 
-FISSURE_LEVEL = 0.03
-"""Extra standard deviation of fissures' height, by lung height, that goes with a spread of 1."""
-
 
 def synthetic(
     out: Out,
@@ -25,31 +22,30 @@ def synthetic(
         Path | None, typer.Option("--pool", help="Folder of drawn chests to share [default: OUT/pool].")
     ] = None,
     calm: Annotated[
-        float, typer.Option("--calm", min=0.0, max=1.0, help="Share of slices that look like an everyday scan.")
-    ] = 0.6,
+        float | None, typer.Option("--calm", min=0.0, max=1.0, help="Share of slices that look like an everyday scan.")
+    ] = None,
     fissures: Annotated[
-        float, typer.Option("--fissures", min=0.0, help="How far fissures vary beyond reality, 1 as much again.")
-    ] = 0.5,
+        float | None, typer.Option("--fissures", min=0.0, help="How far fissures vary beyond reality, 1 as much again.")
+    ] = None,
     init: Annotated[
         Path | None, typer.Option("--init", help="Folder of a model to begin with [default: random weights].")
     ] = None,
 ) -> None:
     """Train the lobe network without any patient's data. Called again, also with more steps, a run goes on."""
     from m2unet.cli.progress import TerminalProgress
-    from m2unet.phantom.randomised.anatomy import AnatomyKnobs
+    from m2unet.phantom.randomised.anatomy import with_fissures
     from m2unet.phantom.randomised.samples import Knobs
     from m2unet.training.invented import InventedTraining
     from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
 
     settings = InventedTraining(steps=steps, decay_from=decay_from, seed=seed)
-    anatomy = AnatomyKnobs(fissure=fissures, fissure_level=FISSURE_LEVEL * fissures)
     job = SyntheticJob(
         out,
         chests=chests,
         settings=settings,
         pool=pool,
-        knobs=Knobs(calm_share=calm),
-        anatomy=anatomy,
+        knobs=None if calm is None else Knobs(calm_share=calm),
+        anatomy=None if fissures is None else with_fissures(fissures),
         init=init,
     )
     model = train_synthetic(job, progress=TerminalProgress())

@@ -89,9 +89,12 @@ class ChestUNet(LobeModel):
         own = self.state_dict()
         for name, value in weights.items():
             mine = own.get(name)
-            if mine is None or mine.shape[:1] != value.shape[:1] or mine.shape[2:] != value.shape[2:]:
+            wide = mine is not None and mine.ndim == value.ndim == 4
+            if mine is None or mine.shape != (
+                value.shape[:1] + mine.shape[1:2] + value.shape[2:] if wide else value.shape
+            ):
                 raise ConfigError("These weights are of another network", found=f"{name} {tuple(value.shape)}")
-            extra = mine.shape[1] - value.shape[1] if mine.ndim == 4 else 0
+            extra = mine.shape[1] - value.shape[1] if wide else 0
             if extra < 0:
                 raise ConfigError("These weights have more channels in", found=value.shape[1], expected=mine.shape[1])
             own[name] = F.pad(value, (0, 0, 0, 0, 0, extra)) if extra else value

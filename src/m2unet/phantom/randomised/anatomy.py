@@ -55,6 +55,15 @@ class AnatomyKnobs:
     heart: float = 0.12
 
 
+FISSURE_LEVEL = 0.03
+"""Extra standard deviation of fissures' height, by lung height, that goes with a spread of 1."""
+
+
+def with_fissures(spread: float) -> AnatomyKnobs:
+    """The default anatomy, fissures varying by this much in course and height."""
+    return AnatomyKnobs(fissure=spread, fissure_level=FISSURE_LEVEL * spread)
+
+
 @dataclass(frozen=True)
 class WideChest:
     """A chest and its depth of breath (1 full, 0 breathed out)."""

@@ -75,9 +75,9 @@ class Knobs:
 
     Attributes:
         space: where slabs are cut.
-        look: of most slabs, far beyond reality.
-        calm: of the others: only where fissures can be seen the network learns to follow them.
-        calm_share: share of these.
+        look: far beyond reality.
+        calm: of an everyday scan: only where fissures can be seen the network learns to follow them.
+        calm_share: share of slabs with the calm look.
         edge_share: share of slabs at an end of the scan: slices beyond it repeat the last one.
         single_share: share of slabs whose slices stand alone, as in a scan of one or two slices.
     """
