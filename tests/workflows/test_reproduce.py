@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import sys
-from dataclasses import replace
+import threading
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ import pytest
 from m2unet.cli import main as main_module
 from m2unet.cohort.manifest import Manifest
 from m2unet.errors import ConfigError
-from m2unet.workflows.reproduce import Reproduction, part_of, run_experiments
+from m2unet.workflows.reproduce import Reproduction, _run, part_of, run_experiments
 from m2unet.workflows.reproduce_report import write_report
 from tests.small_cohort import TINY
 
@@ -127,3 +131,32 @@ def test_as_a_user(
     assert "table9" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         _ = Reproduction(cohort, tmp_path, only=("figure1",)).names
+
+
+@dataclass(frozen=True)
+class Endless:
+    """A task that does not end by itself; it leaves its process's number."""
+
+    note: Path
+
+    def __call__(self) -> None:
+        self.note.with_suffix(".part").write_text(str(os.getpid()), "utf-8")
+        self.note.with_suffix(".part").rename(self.note)
+        time.sleep(600)
+
+
+def test_an_interrupt_of_the_parent_alone_stops_its_workers(tmp_path: Path) -> None:
+    notes = [tmp_path / name for name in ("one", "two")]
+
+    def interrupt() -> None:
+        limit = time.monotonic() + 120
+        while not all(note.is_file() for note in notes) and time.monotonic() < limit:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(_run([Endless(note) for note in notes], 2))  # type: ignore[misc]
+    for note in notes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(note.read_text("utf-8")), 0)

@@ -240,12 +240,15 @@ def _run(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str | None]]:
         return
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_use_threads, initargs=(threads,)) as pool:
         futures = {pool.submit(task): task for task in tasks}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # it saves its training first; only a terminal interrupts workers too
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
