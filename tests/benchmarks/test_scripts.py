@@ -15,6 +15,7 @@ import torch
 from m2unet.config import load_config
 from m2unet.models.chest_unet import ChestUNet
 from m2unet.models.weights import load_model, save_model
+from m2unet.workflows.train import seeded_model
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -52,14 +53,22 @@ def test_parts(real_data: Path) -> None:
     assert found["share_of_plain_convolution"]["severity"] == pytest.approx(rate["severity"] / best, rel=0.2, abs=0.02)
 
 
-def test_operations_of_a_convolution_by_hand() -> None:
+def test_operations_by_hand() -> None:
     spec = importlib.util.spec_from_file_location("parts", FOLDER / "parts.py")
     assert spec is not None and spec.loader is not None
     parts = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(parts)
     layer = torch.nn.Conv2d(3, 5, 3, padding=1)
     # 2 images of 4 x 6 pixels, 5 channels out of 3 in, 9 taps, a multiplication and an addition each
-    assert parts.operations(layer, lambda: layer(torch.zeros(2, 3, 4, 6))) == 2 * 4 * 6 * 5 * 3 * 9 * 2
+    assert parts.operations(lambda: layer(torch.zeros(2, 3, 4, 6))) == 2 * 4 * 6 * 5 * 3 * 9 * 2
+    model = seeded_model(load_config("paper", ["model.width=4", "model.deep_width=8"]))
+    full, half, quarter, eighth, deep = 64 * 64, 32 * 32, 16 * 16, 8 * 8, 4 * 4
+    encoder = full * (1 + 4) * 4 + (half + quarter + eighth) * (4 + 4) * 4 + deep * (4 + 8) * 8
+    rises = eighth * 8 * 4 + (quarter + half + full) * 4 * 4
+    joins = (eighth + quarter + half + full) * (8 + 4) * 4  # two maps in, then one
+    head = full * 4 * model.config.classes
+    expected = 2 * (9 * (encoder + rises + joins) + head)
+    assert parts.operations(lambda: model.eval().segment(torch.zeros(1, 1, 64, 64))) == expected
 
 
 def test_mean_of_weights(tmp_path: Path) -> None:
