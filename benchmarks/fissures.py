@@ -1,6 +1,6 @@
 """Lobes of whole phantom chests with and without following the fissures seen, and how well fissures are seen.
 
-    python benchmarks/fissures.py [--chests 6] [--json FILE]
+    python benchmarks/fissures.py [--chests 6] [--model RUN] [--spread 1.2] [--json FILE]
 
 Chests that no training saw, 3 mm between slices, once with the look of an everyday scan and once with any disease and
 noise. Mean lobe Dice of the network with its atlas, then with random walks up to the fissures seen; area under the ROC
@@ -25,6 +25,7 @@ from m2unet.inference.fissure_walk import follow_fissures
 from m2unet.inference.predictor import Predictor
 from m2unet.inference.whole_chest import ATLAS_WEIGHT, hard_codes, read_slices
 from m2unet.models.chest_unet import ChestUNet
+from m2unet.phantom.randomised.anatomy import with_fissures
 from m2unet.phantom.randomised.pool import SPACING_MM, Chest, draw_chest
 from m2unet.phantom.randomised.samples import FILLED_HU, SHEET, Knobs, dress_slab
 from m2unet.phantom.randomised.space import STEP_MM, SpaceKnobs, cut_slab
@@ -57,12 +58,15 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--chests", type=int, default=6)
+    parser.add_argument("--model", type=Path, default=None, help="another model [default: the one shipped]")
+    parser.add_argument("--spread", type=float, help="how far fissures vary beyond reality [default: as in training]")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    predictor = Predictor.load()
+    predictor = Predictor.load(options.model)
     assert isinstance(predictor.network, ChestUNet) and predictor.atlas is not None
     found: dict[str, Any] = {"chests": options.chests, "weights_sha256": predictor.identity.weights_sha256}
-    chests = [draw_chest(SEED, number) for number in range(options.chests)]
+    anatomy = None if options.spread is None else with_fissures(options.spread)
+    chests = [draw_chest(SEED, number, anatomy) for number in range(options.chests)]
     for look, calm in LOOKS.items():
         rows = []
         for number, chest in enumerate(chests):
