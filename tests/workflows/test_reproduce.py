@@ -154,9 +154,15 @@ def test_an_interrupt_of_the_parent_alone_stops_its_workers(tmp_path: Path) -> N
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        list(_run([Endless(note) for note in notes], 2))  # type: ignore[misc]
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where a shell started this in the background
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(_run([Endless(note) for note in notes], 2))  # type: ignore[misc]
+    finally:
+        signal.signal(signal.SIGINT, before)
     for note in notes:
         with pytest.raises(ProcessLookupError):
             os.kill(int(note.read_text("utf-8")), 0)
