@@ -45,7 +45,7 @@ STEPS = (
     "lobes of each lung spread up to the fissures seen",
     "scores interpolated linearly to the scan's grid",
     "lungs' edge from the scan (-400 HU) where the lung beside it holds air",
-    "the windpipe made whole, slice by slice",
+    "the central airway made whole, slice by slice",
     "islands reassigned or removed, holes filled",
 )
 

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from m2unet.anatomy import AIRWAY
 from m2unet.ct.resample import resample_plane
 from m2unet.ct.volume import Volume
+from m2unet.inference.central_airway import complete_central_airway
 from m2unet.inference.chest_grid import PIXEL_MM
 from m2unet.inference.whole_chest import ChestScores, hard_codes
-from m2unet.inference.windpipe import complete_windpipe
 
 FloatArray = NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class EdgeConfig:
 
 
 def lobes_on_volume(volume: Volume, found: ChestScores, config: EdgeConfig | None = None) -> NDArray[np.uint8]:
-    """Lobe codes 0-6 on the volume's grid, ``[z, y, x]`` uint8; the windpipe is made whole."""
+    """Lobe codes 0-6 on the volume's grid, ``[z, y, x]`` uint8; the central airway is made whole."""
     settings = config or EdgeConfig()
     mask = np.zeros(volume.shape, np.uint8)
     y0, y1, x0, x1 = found.grid.window
@@ -63,7 +63,7 @@ def lobes_on_volume(volume: Volume, found: ChestScores, config: EdgeConfig | Non
             if air is None
             else _decide(planes, air, _smoothed(volume, z, found.grid.window, settings.smooth_mm), settings)
         )
-    complete_windpipe(mask, volume.array, volume.spacing_mm)
+    complete_central_airway(mask, volume.array, volume.spacing_mm)
     return mask
 
 

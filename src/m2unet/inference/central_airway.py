@@ -1,4 +1,4 @@
-"""The windpipe, made whole in the image: the network sees parts of it and takes others for lung.
+"""The central airway, made whole in the image: the network sees parts of it and takes others for lung.
 
 Slice by slice the lumen is one piece of air with a wall around it. A piece that the network calls airway, or that lies
 over the lumen of the slice before, is airway altogether.
@@ -46,7 +46,7 @@ class LumenConfig:
     rim_hu: float = -400.0
 
 
-def complete_windpipe(
+def complete_central_airway(
     mask: NDArray[np.uint8],
     array: NDArray[np.int16],
     spacing_mm: tuple[float, float, float],
