@@ -20,7 +20,7 @@ def disc(y: float, x: float, radius: float) -> NDArray[np.bool_]:
 
 
 def chest() -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Two lungs of -870 HU in soft tissue, and a slanting trachea of 16 mm, in the mask RUL in the middle."""
+    """Two lungs of -820 HU in soft tissue, and a slanting trachea of 16 mm, in the mask RUL in the middle."""
     array = np.full((LEVELS, 120, 160), 40, np.int16)
     mask = np.zeros(array.shape, np.uint8)
     pipe = np.zeros(array.shape, np.bool_)

@@ -154,9 +154,8 @@ def test_an_interrupt_of_the_parent_alone_stops_its_workers(tmp_path: Path) -> N
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a shell started this in the background
+    # Where a shell started this in the background, interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):

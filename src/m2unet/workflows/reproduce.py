@@ -248,7 +248,7 @@ def _run(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str | None]]:
                 yield futures[future], future.result()
         except BaseException:
             for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()  # it saves its training first; only a terminal interrupts workers too
+                worker.terminate()  # a training saves its state first; only a terminal interrupts workers too
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
