@@ -32,7 +32,7 @@ from m2unet.models.weights import save_model
 from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import ABOVE, BELOW, SPACING_MM, Chest, ChestPool, draw_chest, write_chest
 from m2unet.phantom.smooth import SmoothField
-from m2unet.training.invented import InventedTraining, train_invented
+from m2unet.training.invented import Drawing, InventedTraining, train_invented
 from m2unet.workflows.run_folder import versions
 
 Lobes = NDArray[np.uint8]
@@ -161,7 +161,7 @@ def trained(maps: list[Lobes], folder: Path, steps: int, changes: list[str]) -> 
     pool = ChestPool(folder, len(maps))
     config = load_config("synthetic", changes)
     settings = InventedTraining(steps=steps, decay_from=0.5, average=0.99)
-    model = train_invented(pool, None, config, settings, folder / "state.pt")
+    model = train_invented(Drawing(pool), config, settings, folder / "state.pt")
     save_model(model, config, folder / "model")
     save_atlas(build_atlas(pool[number] for number in range(len(pool))), folder / "model")
     return Predictor.load(folder)

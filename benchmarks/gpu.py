@@ -27,7 +27,7 @@ from m2unet.ct.volume import from_source
 from m2unet.inference.engine import accelerate
 from m2unet.inference.lobes import segment_lobes
 from m2unet.inference.severity import estimate_severity
-from m2unet.training.distributed import World, choose_device
+from m2unet.training.distributed import World, choose_device, device_name
 from m2unet.training.fit import BatchMaker, compile_parts
 from m2unet.training.losses import joint_loss
 from m2unet.training.schedule import make_optimiser
@@ -127,7 +127,7 @@ def main() -> None:
         step["share_of_ceiling"] = step["tflops"] / top
     shape = (12, 64, 80) if options.tiny else (300, 512, 512)
     found = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "tiny": options.tiny,
         "ceiling_tflops": top,
         "training": steps,

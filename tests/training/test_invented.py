@@ -15,15 +15,15 @@ from m2unet.inference.predictor import Predictor
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
 from m2unet.phantom.randomised.space import SpaceKnobs
-from m2unet.training.invented import (
+from m2unet.training.invented import Drawing, InventedTraining, train_invented
+from m2unet.training.invented_losses import (
     FISSURE_GAIN,
-    InventedTraining,
     fissure_loss,
     height_loss,
     near_borders,
     segmentation_loss,
-    train_invented,
 )
+from m2unet.training.slabs import SlabSource
 from m2unet.workflows.synthetic import SyntheticJob, read_curve, train_synthetic
 
 SETTINGS = InventedTraining(steps=4, slabs=1, warmup=2, save_every=2, validate_every=4, validation_slabs=1, lr=1e-2)
@@ -35,10 +35,9 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ChestPool:
     return build_pool(tmp_path_factory.mktemp("pool"), 2, 1)
 
 
-def test_resumed_training_gives_the_same_weights(pool: ChestPool, tmp_path: Path) -> None:
+def test_resumed_training_gives_the_same_weights_with_any_workers(pool: ChestPool, tmp_path: Path) -> None:
     config = load_config("synthetic", ["model.width=4"])
-    one = ChestPool(pool.folder, 1)
-    held_out = ChestPool(pool.folder, 1, first=1)
+    one = Drawing(ChestPool(pool.folder, 1), ChestPool(pool.folder, 1, first=1), KNOBS)
     seen: list[int] = []
 
     def stop(figures: object) -> None:
@@ -47,14 +46,29 @@ def test_resumed_training_gives_the_same_weights(pool: ChestPool, tmp_path: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_invented(one, held_out, config, SETTINGS, tmp_path / "a.pt", record=stop, knobs=KNOBS)
-    resumed = train_invented(
-        one, held_out, config, SETTINGS, tmp_path / "a.pt", record=lambda r: seen.append(r.step), knobs=KNOBS
-    )
-    whole = train_invented(one, held_out, config, SETTINGS, tmp_path / "b.pt", knobs=KNOBS)
+        train_invented(one, config, SETTINGS, tmp_path / "a.pt", record=stop)
+    resumed = train_invented(one, config, SETTINGS, tmp_path / "a.pt", record=lambda r: seen.append(r.step))
+    whole = train_invented(replace(one, workers=2), config, SETTINGS, tmp_path / "b.pt")
     assert seen == [1, 2, 3, 3, 4]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_networks_with_less_context_get_fewer_neighbours(pool: ChestPool) -> None:
+    window = load_config("synthetic").window
+    near, far = (next(iter(SlabSource(pool, 0, window, KNOBS, c).batches(range(1), 1))) for c in (1, 3))
+    assert near.images.shape[1] == 3 and far.images.shape[1] == 7
+    assert len(near.images) >= len(far.images) and near.images.dtype == torch.float32
+
+
+@pytest.mark.gpu
+def test_gpu_training_ends_near_that_of_the_cpu(pool: ChestPool, tmp_path: Path) -> None:
+    config = load_config("synthetic", ["model.width=4"])
+    losses: dict[str, list[float]] = {"cpu": [], "cuda": []}
+    for device, found in losses.items():
+        drawing = Drawing(pool, knobs=KNOBS, workers=1, device=torch.device(device))
+        train_invented(drawing, config, SETTINGS, tmp_path / f"{device}.pt", record=lambda r, f=found: f.append(r.loss))  # type: ignore[misc]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)
 
 
 def test_workflow_writes_a_model_that_predicts(pool: ChestPool, tmp_path: Path) -> None:

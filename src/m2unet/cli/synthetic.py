@@ -21,32 +21,21 @@ def synthetic(
     pool: Annotated[
         Path | None, typer.Option("--pool", help="Folder of drawn chests to share [default: OUT/pool].")
     ] = None,
-    calm: Annotated[
-        float | None, typer.Option("--calm", min=0.0, max=1.0, help="Share of slices that look like an everyday scan.")
-    ] = None,
-    fissures: Annotated[
-        float | None, typer.Option("--fissures", min=0.0, help="How far fissures vary beyond reality, 1 as much again.")
-    ] = None,
+    slabs: Annotated[int, typer.Option("--slabs", min=1, help="Slabs of four slices a step.")] = 3,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes that draw images; with 0 the training does it itself.")
+    ] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     init: Annotated[
         Path | None, typer.Option("--init", help="Folder of a model to begin with [default: random weights].")
     ] = None,
 ) -> None:
     """Train the lobe network without any patient's data. Called again, also with more steps, a run goes on."""
     from m2unet.cli.progress import TerminalProgress
-    from m2unet.phantom.randomised.anatomy import with_fissures
-    from m2unet.phantom.randomised.samples import Knobs
     from m2unet.training.invented import InventedTraining
     from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
 
-    settings = InventedTraining(steps=steps, decay_from=decay_from, seed=seed)
-    job = SyntheticJob(
-        out,
-        chests=chests,
-        settings=settings,
-        pool=pool,
-        knobs=None if calm is None else Knobs(calm_share=calm),
-        anatomy=None if fissures is None else with_fissures(fissures),
-        init=init,
-    )
+    settings = InventedTraining(steps=steps, slabs=slabs, decay_from=decay_from, seed=seed)
+    job = SyntheticJob(out, chests=chests, settings=settings, pool=pool, init=init, workers=workers, device=device)
     model = train_synthetic(job, progress=TerminalProgress())
     say(f"The model is in {model}. Next: m2unet predict SCAN --model {out} --out DIR")

@@ -38,7 +38,7 @@ def train(
     if init is not None:
         clashing = {"--preset": preset != "paper", "--set": overrides, "--model": model, "--epochs": epochs}
         refuse_beside("--init", {**clashing, "--folds": folds, "--store": store})
-        _fine_tune(manifest, out, init, steps, seed=seed, validation=validation, resume=resume)
+        _fine_tune(manifest, out, init, steps, seed=seed, validation=validation, resume=resume, device=device)
         return
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.folds import Split, hold_out, load_folds
@@ -70,7 +70,15 @@ def train(
 
 
 def _fine_tune(
-    manifest: Path, out: Path, init: str, steps: int, *, seed: int | None, validation: float, resume: bool
+    manifest: Path,
+    out: Path,
+    init: str,
+    steps: int,
+    *,
+    seed: int | None,
+    validation: float,
+    resume: bool,
+    device: str,
 ) -> None:
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest
@@ -87,6 +95,7 @@ def _fine_tune(
         seed=seed or 0,
         validation=validation,
         resume=resume,
+        device=device,
     )
     made = fine_tune(job, progress=TerminalProgress())
     say(f"Trained on {len(made.train)} annotated scans. The model is in {made.run.model}.")

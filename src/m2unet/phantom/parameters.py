@@ -80,6 +80,8 @@ class AnatomyParameters:
         asymmetry: left half wider by this share; 0 ± 0.02.
         lung_hu: HU of lung between the vessels at full breath; -890 ± 25 (NLST scan -943; spread assumed).
         gravity_hu_per_mm: density gain towards the back; 0.15 ± 0.09, at least 0 (NLST scan 0.01; spread assumed).
+        lobar_roots: how far above and below the hilum the lobes' vessels and bronchi leave, by lung height; 0, all at
+            one place, in cohorts (fitted figures came out so).
         missing_lobe: code of a resected lobe whose room its neighbour takes, 0 none.
     """
 
@@ -114,6 +116,7 @@ class AnatomyParameters:
     asymmetry: float = 0.0
     lung_hu: float = -890.0
     gravity_hu_per_mm: float = 0.15
+    lobar_roots: float = 0.0
     missing_lobe: int = 0
 
 

@@ -16,6 +16,11 @@ TIPS_PER_ML = 0.55
 """Thinnest drawn branches of one vessel tree (artery or vein) a millilitre of lung."""
 
 
+ROOT_LEVEL = {1: 0.6, 2: -0.4, 3: -0.6, 4: 0.4, 5: -0.6}
+"""Where each lobe's bronchus leaves above (+) or below the hilum: upper ones first, the middle lobe's in front of the
+lower one's; in units of :attr:`AnatomyParameters.lobar_roots`."""
+
+
 @dataclass(frozen=True)
 class Trees:
     """Tubes in inner body coordinates: vessels in the lungs, windpipe and bronchi (radii of the lumen)."""
@@ -58,6 +63,7 @@ def grow_trees(p: AnatomyParameters, lobes: NDArray[np.uint8], depth: FloatArray
         places = inside * np.array(grid.spacing_mm) + np.array(grid.origin_mm)
         centre = places.mean(0)
         root = hila[side] + 0.10 * (centre - hila[side])
+        root[0] += ROOT_LEVEL[code] * p.lobar_roots * h
         tips = int(np.clip(len(inside) * voxel * TIPS_PER_ML, 20, 900))
         for shift in ((4, -6, 0), (-6, 7, 0)):
             chosen = places[rng.choice(len(places), min(tips, len(places)), replace=False)]

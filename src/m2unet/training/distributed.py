@@ -83,6 +83,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What the device calls itself; ``cpu`` for the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 @contextmanager
 def joined_world(device: str = "auto") -> Iterator[World]:
     """The world torchrun started this process in, or a world of one. Leaves the process group when done."""

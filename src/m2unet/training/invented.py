@@ -1,4 +1,4 @@
-"""Training the whole-chest network on slabs of chests: one process, resumable.
+"""Training the whole-chest network on slabs of chests: one process and one device, resumable.
 
 The only input is a pool of chests, phantoms or, to fine-tune, annotated scans; step *i* sees the same images whatever
 came before, so a resumed run goes on as if it had not stopped.
@@ -7,31 +7,26 @@ came before, so a resumed run goes on as if it had not stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from m2unet.anatomy import AIRWAY, LEFT_CODES, RIGHT_CODES
 from m2unet.config import Config
 from m2unet.files import atomic_path
-from m2unet.models.chest_unet import ChestAnswer, ChestUNet, height_channel
-from m2unet.models.precision import native_bf16
+from m2unet.models.chest_unet import ChestUNet
 from m2unet.phantom.randomised.pool import ChestPool
-from m2unet.phantom.randomised.samples import Knobs, Samples, draw_samples
+from m2unet.phantom.randomised.samples import Knobs
+from m2unet.training.invented_losses import fissure_loss, height_loss, segmentation_loss
+from m2unet.training.invented_validation import VALIDATION_SEED, read_batch, validate
+from m2unet.training.slabs import SlabBatch, SlabSource
 
-VALIDATION_SEED = 1_000_003
-BORDER_PIXELS = 3
-"""6 mm on the working grid."""
-FISSURE_GAIN = 5.0
-"""Some 4 % of the lungs' pixels are fissures."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class InventedTraining:
     border_weight: float = 3.0
     average: float = 0.995
     save_every: int = 100
-    validate_every: int = 250
+    validate_every: int = 500
     validation_slabs: int = 24
     seed: int = 0
 
@@ -80,6 +75,25 @@ class InventedTraining:
         if step < start:
             return self.lr
         return self.lr * 0.5 * (1 + float(np.cos(np.pi * (step - start) / max(self.steps - start, 1))))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Where the images come from, and on what the network is trained.
+
+    Attributes:
+        pool: chests to train on.
+        held_out: chests for the validation figures; None takes none.
+        knobs: of the invented images; the defaults if None.
+        workers: processes that draw images beside the training; with 0 the training does it itself.
+        device: where the network is trained.
+    """
+
+    pool: ChestPool
+    held_out: ChestPool | None = None
+    knobs: Knobs | None = None
+    workers: int = 0
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -100,16 +114,25 @@ class StepRecord:
     val_fissure_auc: float | None = None
 
 
-@dataclass
-class _State:
-    model: ChestUNet
-    average: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
-    step: int = 0
+class InventedTrainer:
+    """A network in training: its weights, their running average, the optimiser.
+
+    Args:
+        model: the network; is moved to the device.
+        settings: see there.
+        device: where it is trained.
+    """
+
+    def __init__(self, model: ChestUNet, settings: InventedTraining, device: torch.device) -> None:
+        self.model = _placed(model, device)
+        self.settings, self.device, self.step_number = settings, device, 0
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.average = {name: value.clone() for name, value in model.state_dict().items()}
 
     def save(self, path: Path) -> None:
+        """Write all that :meth:`load` needs to go on."""
         content = {
-            "step": self.step,
+            "step": self.step_number,
             "model": self.model.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
@@ -118,239 +141,128 @@ class _State:
             torch.save(content, temporary)
 
     def load(self, path: Path) -> None:
-        content = torch.load(path, weights_only=True)
+        """Go on where :meth:`save` was called."""
+        content = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(content["model"])
         self.average = content["average"]
         self.optimiser.load_state_dict(content["optimiser"])
-        self.step = content["step"]
+        self.step_number = content["step"]
+
+    def step(self, batch: SlabBatch) -> dict[str, float]:
+        """One optimiser step; returns its losses.
+
+        Args:
+            batch: on the trainer's device.
+        """
+        settings = self.settings
+        hidden, given = self._heights(batch.heights)
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.rate(self.step_number)
+        answer = read_batch(self.model, batch.images, given)
+        segmentation = segmentation_loss(answer.lobes.float(), batch.labels, settings.border_weight)
+        height = height_loss(answer.place.float(), batch.heights, hidden)
+        fissures = fissure_loss(answer.fissures[:, 0].float(), batch.fissures, batch.labels)
+        loss = segmentation + settings.height_weight * height + settings.fissure_weight * fissures
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self._update_average()
+        self.step_number += 1
+        figures = torch.stack([loss, segmentation, height, fissures]).detach().tolist()
+        return dict(zip(("loss", "segmentation", "height", "fissures"), figures, strict=True))
+
+    def _heights(self, heights: Tensor) -> tuple[Tensor, Tensor]:
+        """Whose height is hidden, and the heights given: with an error, or NaN."""
+        rng = np.random.default_rng([self.settings.seed, 11, self.step_number])
+        hidden = torch.from_numpy(rng.random(len(heights)) < self.settings.unknown_height).to(self.device)
+        error = torch.from_numpy(rng.standard_normal(len(heights)).astype(np.float32)).to(self.device)
+        given = heights + error * self.settings.height_jitter
+        return hidden, torch.where(hidden, torch.nan, given)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.average, (1 + self.step_number) / (10 + self.step_number))
+        now = self.model.state_dict()
+        real = [name for name, value in now.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in real], [now[name] for name in real], 1 - decay)
+        for name in now.keys() - set(real):
+            self.average[name].copy_(now[name])
+
+    def averaged(self) -> ChestUNet:
+        """A copy of the network with the averaged weights, in evaluation mode."""
+        copy = deepcopy(self.model)
+        copy.load_state_dict(self.average)
+        return copy.eval()
+
+
+def _placed(model: ChestUNet, device: torch.device) -> ChestUNet:
+    model.to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def train_invented(
-    pool: ChestPool,
-    held_out: ChestPool | None,
+    drawing: Drawing,
     config: Config,
     settings: InventedTraining,
     state_file: Path,
     *,
     record: Callable[[StepRecord], None] = lambda _: None,
-    knobs: Knobs | None = None,
     start: Mapping[str, Tensor] | None = None,
 ) -> ChestUNet:
     """Train, or go on training.
 
     Args:
-        pool: chests to train on.
-        held_out: chests for the validation figures; None takes none.
+        drawing: where the images come from.
         config: ``config.model`` must be a ``chest_unet``.
         settings: see there.
         state_file: where the run is kept while it lasts; taken up if it is there.
         record: called after every step.
-        knobs: of the invented images.
         start: weights that a fresh run begins with, see :meth:`ChestUNet.begin_with`; None draws them from the seed.
 
     Returns:
-        The network with averaged weights, in evaluation mode.
+        The network with averaged weights, in evaluation mode, on the CPU.
     """
     torch.manual_seed(settings.seed)
     model = ChestUNet(config.model)
     if start is not None:
         model.begin_with(start)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    state = _State(model, {k: v.clone() for k, v in model.state_dict().items()}, optimiser)
+    trainer = InventedTrainer(model, settings, drawing.device)
     if state_file.is_file():
-        state.load(state_file)
-
-    def drawn(step: int) -> _Batch:
-        numbers = range(step * settings.slabs, (step + 1) * settings.slabs)
-        return _batch(draw_samples(pool, settings.seed, number, config.window, knobs) for number in numbers)
-
-    while state.step < settings.steps:
-        started = time.perf_counter()
-        figures = _step(state, drawn(state.step), settings)
-        state.step += 1
+        trainer.load(state_file)
+    context = config.model.context
+    source = SlabSource(drawing.pool, settings.seed, config.window, drawing.knobs, context, drawing.workers)
+    steps = range(trainer.step_number, settings.steps)
+    held_out = _HeldOut(drawing, config, settings)
+    started = time.perf_counter()
+    for batch in source.batches(steps, settings.slabs, pin=drawing.device.type == "cuda"):
+        figures = trainer.step(batch.to(drawing.device))
+        done, last = trainer.step_number, trainer.step_number == settings.steps
         seconds = time.perf_counter() - started
-        extra: dict[str, Any] = {}
-        if held_out is not None and (state.step % settings.validate_every == 0 or state.step == settings.steps):
-            extra = validate(averaged(state.model, state.average), held_out, config, settings, knobs)
-        record(StepRecord(state.step, **figures, rate=settings.rate(state.step - 1), seconds=seconds, **extra))
-        if state.step % settings.save_every == 0 or state.step == settings.steps:
-            state.save(state_file)
-    return averaged(state.model, state.average)
+        extra = held_out.figures(trainer) if last or done % settings.validate_every == 0 else {}
+        record(StepRecord(done, **figures, rate=settings.rate(done - 1), seconds=seconds, **extra))
+        if last or done % settings.save_every == 0:
+            trainer.save(state_file)
+        started = time.perf_counter()
+    return trainer.averaged().cpu()
 
 
-def averaged(model: ChestUNet, average: dict[str, Tensor]) -> ChestUNet:
-    """A copy of the network with the averaged weights, in evaluation mode."""
-    copy = ChestUNet(model.config)
-    copy.load_state_dict(average)
-    copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return copy.eval()
+class _HeldOut:
+    """Validation figures on slabs that are drawn once, when first asked for."""
 
+    def __init__(self, drawing: Drawing, config: Config, settings: InventedTraining) -> None:
+        self.drawing, self.config, self.settings = drawing, config, settings
+        self.batches: list[SlabBatch] = []
 
-def _step(state: _State, batch: _Batch, settings: InventedTraining) -> dict[str, float]:
-    heights = batch.heights
-    rng = np.random.default_rng([settings.seed, 11, state.step])
-    hidden = torch.from_numpy(rng.random(len(heights)) < settings.unknown_height)
-    jitter = torch.from_numpy(rng.standard_normal(len(heights)).astype(np.float32)) * settings.height_jitter
-    given = torch.where(hidden, torch.full_like(heights, torch.nan), heights + jitter)
-    state.model.train()
-    for group in state.optimiser.param_groups:
-        group["lr"] = settings.rate(state.step)
-    answer = _read(state.model, batch.images, given)
-    segmentation = segmentation_loss(answer.lobes.float(), batch.labels, settings.border_weight)
-    height = height_loss(answer.place.float(), heights, hidden)
-    fissures = fissure_loss(answer.fissures[:, 0].float(), batch.fissures, batch.labels)
-    loss = segmentation + settings.height_weight * height + settings.fissure_weight * fissures
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    state.optimiser.step()
-    decay = min(settings.average, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        for name, value in state.model.state_dict().items():
-            if value.is_floating_point():
-                state.average[name].lerp_(value, 1 - decay)
-            else:
-                state.average[name].copy_(value)
-    return {
-        "loss": loss.item(),
-        "segmentation": segmentation.item(),
-        "height": height.item(),
-        "fissures": fissures.item(),
-    }
-
-
-def _read(model: ChestUNet, images: Tensor, heights: Tensor) -> ChestAnswer:
-    with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16(images.device)):
-        return model.read(height_channel(images, heights))
-
-
-@dataclass(frozen=True)
-class _Batch:
-    images: Tensor
-    labels: Tensor
-    heights: Tensor
-    fissures: Tensor | None
-
-
-def _batch(samples: Iterator[Samples]) -> _Batch:
-    drawn = list(samples)
-    images = torch.from_numpy(np.concatenate([s.images for s in drawn])).contiguous(memory_format=torch.channels_last)
-    labels = torch.from_numpy(np.concatenate([s.labels for s in drawn])).long()
-    known = [s.fissures for s in drawn if s.fissures is not None]
-    fissures = torch.from_numpy(np.concatenate(known)) if len(known) == len(drawn) else None
-    return _Batch(images, labels, torch.from_numpy(np.concatenate([s.heights for s in drawn])), fissures)
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor, border_weight: float = 0.0) -> Tensor:
-    """Cross-entropy plus one minus soft Dice, over the classes that the batch holds (Eq. 4 of the paper, whole batch).
-
-    Args:
-        logits: ``[N, c, H, W]``.
-        labels: ``[N, H, W]`` int64.
-        border_weight: what pixels near the border of two lobes weigh more in the mean of the cross-entropy.
-    """
-    truth = F.one_hot(labels, logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
-    entropy = F.cross_entropy(logits, labels, reduction="none")
-    entropy = (entropy * (1 + border_weight * near_borders(truth))).mean()
-    scores = logits.softmax(1)
-    common = (scores * truth).sum((0, 2, 3))
-    total = scores.sum((0, 2, 3)) + truth.sum((0, 2, 3))
-    present = truth.sum((0, 2, 3)) > 0
-    dice = (2 * common + 1) / (total + 1)
-    return entropy + 1 - dice[present].mean()
-
-
-def near_borders(truth: Tensor) -> Tensor:
-    """``[N, H, W]`` 1 where two lobes of one lung lie within :data:`BORDER_PIXELS`, else 0.
-
-    Args:
-        truth: ``[N, c, H, W]`` one-hot lobe codes.
-    """
-    reach = F.max_pool2d(truth[:, 1:AIRWAY], 2 * BORDER_PIXELS + 1, stride=1, padding=BORDER_PIXELS)
-    sides = [reach[:, [code - 1 for code in codes]].sum(1) > 1 for codes in (RIGHT_CODES, LEFT_CODES)]
-    return torch.stack(sides).any(0).to(truth.dtype)
-
-
-def fissure_loss(logits: Tensor, fissures: Tensor | None, labels: Tensor) -> Tensor:
-    """Cross-entropy of visible fissures over the pixels of lobes, fissures weighing :data:`FISSURE_GAIN` times more.
-
-    Args:
-        logits: ``[N, H, W]``.
-        fissures: ``[N, H, W]`` bool; None where nobody knows: no loss.
-        labels: ``[N, H, W]`` lobe codes.
-    """
-    inside = (labels > 0) & (labels < AIRWAY)
-    if fissures is None or not bool(inside.any()):
-        return logits.sum() * 0
-    gain = torch.tensor(FISSURE_GAIN)
-    return F.binary_cross_entropy_with_logits(logits[inside], fissures[inside].float(), pos_weight=gain)
-
-
-def height_loss(place: Tensor, heights: Tensor, hidden: Tensor) -> Tensor:
-    """Negative log-likelihood of a Laplace distribution, over slices whose height was hidden.
-
-    Args:
-        place: ``[N, 2]`` height and log of its uncertainty.
-        heights: ``[N]`` true ones.
-        hidden: ``[N]`` bool.
-    """
-    if not bool(hidden.any()):
-        return place.sum() * 0
-    error = (place[hidden, 0] - heights[hidden]).abs()
-    spread = place[hidden, 1].clamp(-5, 3)
-    return (error * torch.exp(-spread) + spread).mean()
-
-
-@torch.inference_mode()
-def validate(
-    model: ChestUNet, held_out: ChestPool, config: Config, settings: InventedTraining, knobs: Knobs | None = None
-) -> dict[str, float | None]:
-    """Figures on held-out chests, over all voxels of the validation slabs, heights hidden and given."""
-    counts = np.zeros((2, 8, 2))
-    errors, lines = [], []
-    for number in range(settings.validation_slabs):
-        batch = _batch(iter([draw_samples(held_out, VALIDATION_SEED, number, config.window, knobs)]))
-        heights = batch.heights
-        for k, given in enumerate((torch.full_like(heights, torch.nan), heights)):
-            answer = _read(model, batch.images, given)
-            counts[k] += _overlaps(_codes(answer.lobes.float().softmax(1)), batch.labels.numpy())
-            if k == 0:  # where the height is given, telling it is no feat
-                errors.append((answer.place[:, 0].float() - heights).abs().numpy())
-        if batch.fissures is not None:
-            inside = (batch.labels > 0) & (batch.labels < AIRWAY)
-            lines.append((answer.fissures[:, 0].float()[inside].numpy(), batch.fissures[inside].numpy()))
-    dice = 2 * counts[..., 0] / np.maximum(counts[..., 1], 1)
-    return {
-        "val_lung_dice": float(dice[0, 7]),
-        "val_lobe_dice": float(dice[0, 1:6].mean()),
-        "val_lobe_dice_given_height": float(dice[1, 1:6].mean()),
-        "val_height_error": float(np.concatenate(errors).mean()),
-        "val_fissure_auc": _auc(lines),
-    }
-
-
-def _auc(lines: list[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> float | None:
-    if not lines:
-        return None
-    scores, truth = (np.concatenate(part) for part in zip(*lines, strict=True))
-    return float(roc_auc_score(truth, scores)) if 0 < truth.mean() < 1 else None
-
-
-def _codes(scores: Tensor) -> np.ndarray:
-    """Lung or not first, then which lobe, as at inference."""
-    lung, lobe = scores[:, 1:6].sum(1), scores[:, 1:6].argmax(1) + 1
-    other = torch.where(scores[:, 6] > scores[:, 0], 6, 0)
-    return torch.where(lung > torch.maximum(scores[:, 0], scores[:, 6]), lobe, other).numpy()
-
-
-def _overlaps(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """``[8, 2]`` common and summed voxels of codes 0-6 and, last, of the lobes' union."""
-    rows = [(found == code, truth == code) for code in range(7)]
-    rows.append(((found > 0) & (found < 6), (truth > 0) & (truth < 6)))
-    return np.array([[np.count_nonzero(a & b), np.count_nonzero(a) + np.count_nonzero(b)] for a, b in rows], float)
-
-
-def settings_dict(settings: InventedTraining) -> dict[str, Any]:
-    """The settings, JSON-ready."""
-    return asdict(settings)
+    def figures(self, trainer: InventedTrainer) -> dict[str, Any]:
+        drawing, config = self.drawing, self.config
+        if drawing.held_out is None:
+            return {}
+        if not self.batches:
+            source = SlabSource(
+                drawing.held_out, VALIDATION_SEED, config.window, drawing.knobs, config.model.context, drawing.workers
+            )
+            self.batches = list(source.batches(range(self.settings.validation_slabs), 1))
+        return validate(trainer.averaged(), (batch.to(trainer.device) for batch in self.batches))

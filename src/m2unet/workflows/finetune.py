@@ -30,7 +30,8 @@ from m2unet.phantom.randomised.pool import Chest, ChestPool, has_chest, write_ch
 from m2unet.phantom.randomised.samples import Knobs, Look
 from m2unet.phantom.randomised.scanner import ScannerKnobs
 from m2unet.phantom.randomised.space import SpaceKnobs
-from m2unet.training.invented import InventedTraining, train_invented
+from m2unet.training.distributed import choose_device
+from m2unet.training.invented import Drawing, InventedTraining, train_invented
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder, versions
 from m2unet.workflows.synthetic import CURVE_FILE, STATE_FILE, curve_file
@@ -84,6 +85,7 @@ class FineTuneJob:
         validation: share of patients held out for the curve; with fewer than five patients none is.
         lobe_codes: whose codes the masks use.
         resume: go on with an interrupted run.
+        device: auto, cpu or cuda.
     """
 
     manifest: Manifest
@@ -94,6 +96,7 @@ class FineTuneJob:
     validation: float = 0.1
     lobe_codes: CodeSystem = "auto"
     resume: bool = False
+    device: str = "auto"
 
     def settings(self) -> InventedTraining:
         """How the network is trained."""
@@ -172,7 +175,8 @@ def _train(job: FineTuneJob, run: RunFolder, shipped: Predictor, pools: _Pools, 
     assert isinstance(shipped.network, ChestUNet)
     config: Config = load_config(run.config_file)
     settings, started = job.settings(), time.perf_counter()
-    chests = pools.pool(pools.train)
+    chests, held = pools.pool(pools.train), pools.pool(pools.held) if pools.held else None
+    drawing = Drawing(chests, held, REAL_SLABS, device=choose_device(job.device))
     with progress.stage("training") as step, curve_file(job.out / CURVE_FILE) as write:
 
         def record(figures: Any) -> None:
@@ -180,13 +184,11 @@ def _train(job: FineTuneJob, run: RunFolder, shipped: Predictor, pools: _Pools, 
             step(figures.step, settings.steps, f"loss {figures.loss:.3f}")
 
         model = train_invented(
-            chests,
-            pools.pool(pools.held) if pools.held else None,
+            drawing,
             config,
             settings,
             job.out / STATE_FILE,
             record=record,
-            knobs=REAL_SLABS,
             start=shipped.network.state_dict() if job.init == "synthetic" else None,
         )
     start = "the shipped weights (phantoms alone)" if job.init == "synthetic" else "random weights"

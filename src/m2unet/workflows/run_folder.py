@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -95,9 +96,12 @@ class RunFolder:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, Python and the libraries a result depends on."""
+    """Versions of this package, Python and the libraries a result depends on, as far as they are installed."""
     found = {"m2unet": __version__, "python": platform.python_version()}
-    return found | {name: metadata.version(name) for name in LIBRARIES}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):  # a machine that only trains may do without some
+            found[name] = metadata.version(name)
+    return found
 
 
 def read_json(path: Path) -> Any:

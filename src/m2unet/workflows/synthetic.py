@@ -19,7 +19,8 @@ from m2unet.phantom.randomised.anatomy import AnatomyKnobs
 from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
-from m2unet.training.invented import InventedTraining, StepRecord, train_invented
+from m2unet.training.distributed import choose_device, device_name
+from m2unet.training.invented import Drawing, InventedTraining, StepRecord, train_invented
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder, versions
 
@@ -43,6 +44,8 @@ class SyntheticJob:
         anatomy: of the chests.
         init: folder of a model to begin with, see :meth:`m2unet.models.chest_unet.ChestUNet.begin_with`; None draws
             the weights from the seed.
+        workers: processes that draw chests and images; with 0 the training does it itself.
+        device: auto, cpu or cuda.
     """
 
     out: Path
@@ -54,6 +57,8 @@ class SyntheticJob:
     knobs: Knobs | None = None
     anatomy: AnatomyKnobs | None = None
     init: Path | None = None
+    workers: int = 0
+    device: str = "auto"
 
 
 def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> Path:
@@ -63,6 +68,7 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
 
     Raises:
         ConfigError: the configured network is not the whole-chest one.
+        ConfigError: there is no such device.
         RunError: the pool's folder holds another pool.
         ModelError: the model to begin with cannot be read.
     """
@@ -74,7 +80,14 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
     folder = job.pool or job.out / "pool"
     with shown.stage("drawing chests") as step:
         total = job.chests + job.held_out
-        build_pool(folder, total, job.settings.seed + 1, job.anatomy, done=lambda number: step(number, total))
+        build_pool(
+            folder,
+            total,
+            job.settings.seed + 1,
+            job.anatomy,
+            workers=job.workers,
+            done=lambda number: step(number, total),
+        )
     chests = ChestPool(folder, job.chests)
     held_out = ChestPool(folder, job.held_out, job.chests)
     run = RunFolder(job.out)
@@ -86,13 +99,11 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
             step(figures.step, job.settings.steps, f"loss {figures.loss:.3f}")
 
         model = train_invented(
-            chests,
-            held_out,
+            Drawing(chests, held_out, job.knobs, job.workers, choose_device(job.device)),
             config,
             job.settings,
             job.out / STATE_FILE,
             record=record,
-            knobs=job.knobs,
             start=None if first is None else first.tensors,
         )
     extra = _card(job, first, read_curve(job.out / CURVE_FILE))
@@ -112,6 +123,7 @@ def _card(job: SyntheticJob, first: StoredWeights | None, curve: list[dict[str, 
             "held_out_chests": job.held_out,
             "calm_share": (job.knobs or Knobs()).calm_share,
             "fissure_spread": (job.anatomy or AnatomyKnobs()).fissure,
+            "device": device_name(choose_device(job.device)),
             **asdict(job.settings),
             "seconds_of_steps": round(sum(row["seconds"] for row in curve), 1),
         },

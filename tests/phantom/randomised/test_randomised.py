@@ -72,7 +72,7 @@ def test_samples_are_seeded_and_in_range(pool: ChestPool) -> None:
     assert np.array_equal(one.images, same.images) and np.array_equal(one.labels, same.labels)
     assert not np.array_equal(one.images[:1], other.images[:1])
     count = len(one.images)
-    assert one.images.shape == (count, 5, 160, 192) and one.labels.shape == (count, 160, 192)
+    assert one.images.shape == (count, 7, 160, 192) and one.labels.shape == (count, 160, 192)
     assert one.images.min() >= 0 and one.images.max() <= 1 and one.labels.max() <= 6
     assert np.all(np.diff(one.heights) > 0)
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.random import Generator
 
 from m2unet.phantom.parameters import AnatomyParameters, MinorFissure, ObliqueFissure, draw_anatomy
 
+Range = tuple[float, float]
 Fissure = TypeVar("Fissure", ObliqueFissure, MinorFissure)
 
 _HIDDEN = 9.0  # share of the fissure without a sheet: none is drawn, the look of fissures is drawn anew for each slab
@@ -24,10 +26,10 @@ class AnatomyKnobs:
 
     Attributes:
         size: standard deviation of the log of height, width and depth, each for itself.
-        fissure: extra standard deviation of each term of a fissure, in units of about its spread in phantoms; with 0.5
-            the place and slant of the fissures in a slice spread somewhat more than in 51 lobe maps. Twice reality's
-            spread (1.6) taught the network to mistrust what it sees.
-        fissure_level: extra standard deviation of a fissure's height, by lung height.
+        fissure: range of the extra standard deviation of each term of a fissure, in units of about its spread in
+            phantoms; with 0.5 the place and slant of the fissures in a slice spread somewhat more than in 51 lobe maps.
+        fissure_level: extra standard deviation of a fissure's height, by lung height, that goes with a spread of 1.
+        lobar_roots: range of how far up and down the lungs the lobes' vessels and bronchi leave the hilum.
         fissure_waves_mm: range of the standard deviation of a fissure's undulation.
         rotation_degrees: standard deviation of the turn about the long axis.
         scoliosis_mm: the same of the sideways swing, in one chest of five; 3 mm in the others.
@@ -41,9 +43,10 @@ class AnatomyKnobs:
     """
 
     size: float = 0.06
-    fissure: float = 0.5
-    fissure_level: float = 0.015
-    fissure_waves_mm: tuple[float, float] = (0.5, 4.0)
+    fissure: Range = (0.3, 1.3)
+    fissure_level: float = 0.03
+    lobar_roots: Range = (0.0, 0.14)
+    fissure_waves_mm: Range = (0.5, 4.0)
     rotation_degrees: float = 6.0
     scoliosis_mm: float = 16.0
     asymmetry: float = 0.04
@@ -55,13 +58,9 @@ class AnatomyKnobs:
     heart: float = 0.12
 
 
-FISSURE_LEVEL = 0.03
-"""Extra standard deviation of fissures' height, by lung height, that goes with a spread of 1."""
-
-
 def with_fissures(spread: float) -> AnatomyKnobs:
-    """The default anatomy, fissures varying by this much in course and height."""
-    return AnatomyKnobs(fissure=spread, fissure_level=FISSURE_LEVEL * spread)
+    """The default anatomy, fissures of all chests varying by this much in course and height."""
+    return AnatomyKnobs(fissure=(spread, spread))
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ _OBLIQUE = {"slope": 0.13, "bend": 0.3, "tilt": 0.15, "bow": 0.33, "twist": 0.36
 _MINOR = {"tilt": 0.17, "bow": 0.4, "slope": 0.26, "bend": 0.42}
 
 
-def draw_wide_chest(rng: np.random.Generator, knobs: AnatomyKnobs | None = None) -> WideChest:
+def draw_wide_chest(rng: Generator, knobs: AnatomyKnobs | None = None) -> WideChest:
     """Draw one chest.
 
     Args:
@@ -91,6 +90,7 @@ def draw_wide_chest(rng: np.random.Generator, knobs: AnatomyKnobs | None = None)
         fat = float(rng.uniform(25, 70))
     elif build < k.obese_share + k.lean_share:
         fat = float(rng.uniform(2, 6))
+    spread = float(rng.uniform(*k.fissure))
     scale = np.exp(k.size * rng.standard_normal(3))
     curved = rng.random() < 0.2
     chest = replace(
@@ -99,9 +99,9 @@ def draw_wide_chest(rng: np.random.Generator, knobs: AnatomyKnobs | None = None)
         half_width_mm=p.half_width_mm * float(scale[1]),
         half_depth_mm=p.half_depth_mm * float(scale[2]),
         heart_width=float(np.clip(p.heart_width * np.exp(k.heart * rng.standard_normal()), 0.3, 0.62)),
-        oblique_right=_vary(p.oblique_right, _OBLIQUE, k, rng),
-        oblique_left=_vary(p.oblique_left, _OBLIQUE, k, rng),
-        minor=_vary(p.minor, _MINOR, k, rng),
+        oblique_right=_vary(p.oblique_right, _OBLIQUE, k.fissure_level, spread, rng),
+        oblique_left=_vary(p.oblique_left, _OBLIQUE, k.fissure_level, spread, rng),
+        minor=_vary(p.minor, _MINOR, k.fissure_level, spread, rng),
         fissure_incomplete=_HIDDEN,
         fissure_waves_mm=float(rng.uniform(*k.fissure_waves_mm)),
         fat_mm=fat,
@@ -110,6 +110,7 @@ def draw_wide_chest(rng: np.random.Generator, knobs: AnatomyKnobs | None = None)
         asymmetry=float(np.clip(k.asymmetry * rng.standard_normal(), -0.12, 0.12)),
         lung_hu=BASE_HU,
         gravity_hu_per_mm=0.0,
+        lobar_roots=float(rng.uniform(*k.lobar_roots)),
         missing_lobe=int(rng.integers(1, 6)) if rng.random() < k.missing_share else 0,
     )
     inspiration = float(rng.uniform(0.3, 1.0)) if rng.random() < k.breathed_out_share else 1.0
@@ -120,12 +121,12 @@ BASE_HU = -900.0
 """Lung between the vessels as it is rendered; each slab draws its own later."""
 
 
-def _vary(fissure: Fissure, spreads: dict[str, float], k: AnatomyKnobs, rng: np.random.Generator) -> Fissure:
-    changes = {name: getattr(fissure, name) + k.fissure * sd * _normal(rng) for name, sd in spreads.items()}
-    level = fissure.level + k.fissure_level * _normal(rng)
+def _vary(fissure: Fissure, spreads: dict[str, float], level_sd: float, factor: float, rng: Generator) -> Fissure:
+    changes = {name: getattr(fissure, name) + factor * sd * _normal(rng) for name, sd in spreads.items()}
+    level = fissure.level + factor * level_sd * _normal(rng)
     assert {f.name for f in fields(fissure)} == {"level", *spreads}
     return replace(fissure, level=level, **changes)
 
 
-def _normal(rng: np.random.Generator) -> float:
+def _normal(rng: Generator) -> float:
     return float(np.clip(rng.standard_normal(), -2, 2))

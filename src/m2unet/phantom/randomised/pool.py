@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed  # type: ignore[import-untyped]  # comes with scikit-learn
+from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from m2unet.errors import RunError
@@ -86,6 +88,7 @@ def build_pool(
     seed: int,
     knobs: AnatomyKnobs | None = None,
     *,
+    workers: int = 0,
     done: Callable[[int], None] = lambda _: None,
 ) -> ChestPool:
     """Render what a pool still lacks; an interrupted call goes on where it was.
@@ -95,6 +98,7 @@ def build_pool(
         count: chests wanted.
         seed: of the pool.
         knobs: of the chests; the defaults if None.
+        workers: processes that render; with 0 the calling one does.
         done: called with the number of chests that are there.
 
     Raises:
@@ -109,13 +113,18 @@ def build_pool(
             raise RunError("The folder holds another pool of chests", found=folder, mend="choose another folder")
     else:
         write_json(index, wanted)
-    for number in range(count):
-        done(number)
-        if has_chest(folder, number):
-            continue
-        write_chest(folder, number, draw_chest(seed, number, knobs))
-    done(count)
+    missing = [number for number in range(count) if not has_chest(folder, number)]
+    done(count - len(missing))
+    tasks = (delayed(_render)(folder, seed, number, knobs) for number in missing)
+    for ready, _ in enumerate(Parallel(n_jobs=max(workers, 1), return_as="generator_unordered")(tasks), 1):
+        done(count - len(missing) + ready)
+    if workers > 1 and missing:
+        get_reusable_executor().shutdown(wait=True)  # else idle workers keep their memory for minutes
     return ChestPool(folder, count)
+
+
+def _render(folder: Path, seed: int, number: int, knobs: AnatomyKnobs | None) -> None:
+    write_chest(folder, number, draw_chest(seed, number, knobs))
 
 
 def has_chest(folder: Path, number: int) -> bool:

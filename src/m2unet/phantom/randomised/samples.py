@@ -16,8 +16,8 @@ from m2unet.phantom.randomised.scanner import ScannerKnobs, scan_slab
 from m2unet.phantom.randomised.space import Slab, SpaceKnobs, cut_slab
 from m2unet.phantom.randomised.tissues import TissueKnobs, paint_tissues
 
-REACH = 2
-"""Slices on each side that the network sees with the one it segments."""
+REACH = 3
+"""Slices on each side that the network sees with the one it segments, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Samples:
     """The middle slices of one slab with their neighbours.
 
     Attributes:
-        images: ``[n, 5, y, x]`` float32 in [0, 1], the slice to segment in the middle channel.
+        images: ``[n, 2 context + 1, y, x]`` float32 in [0, 1], the slice to segment in the middle channel.
         labels: ``[n, y, x]`` uint8: lobes, 6 airway.
         heights: ``[n]`` float32, -1 at the lungs' base, 1 at their apex.
         fissures: ``[n, y, x]`` bool, the sheets of fissures in air-filled lung, however faint they are; None where
@@ -131,7 +131,15 @@ def dress_slab(slab: Slab, rng: np.random.Generator, knobs: Knobs) -> Slab:
     return slab
 
 
-def draw_samples(pool: ChestPool, seed: int, number: int, window: WindowConfig, knobs: Knobs | None = None) -> Samples:
+def draw_samples(
+    pool: ChestPool,
+    seed: int,
+    number: int,
+    window: WindowConfig,
+    knobs: Knobs | None = None,
+    *,
+    context: int = REACH,
+) -> Samples:
     """Samples of slab ``number`` of this seed.
 
     Args:
@@ -139,6 +147,7 @@ def draw_samples(pool: ChestPool, seed: int, number: int, window: WindowConfig, 
         seed, number: all chance.
         window: of the network.
         knobs: what is drawn; the defaults if None.
+        context: neighbours on each side.
     """
     k = knobs or Knobs()
     rng = np.random.default_rng([seed, 7, number])
@@ -148,11 +157,11 @@ def draw_samples(pool: ChestPool, seed: int, number: int, window: WindowConfig, 
     low, high = 0, count - 1
     if rng.random() < k.edge_share:
         low, high = (
-            (0, int(rng.integers(REACH, count))) if rng.random() < 0.5 else (int(rng.integers(count - REACH)), high)
+            (0, int(rng.integers(context, count))) if rng.random() < 0.5 else (int(rng.integers(count - context)), high)
         )
     alone = rng.random() < k.single_share
-    chosen = [i for i in range(REACH, count - REACH) if low <= i <= high] or [min(max(low, REACH), high)]
-    offsets = np.arange(-REACH, REACH + 1) * (not alone)
+    chosen = [i for i in range(context, count - context) if low <= i <= high] or [min(max(low, context), high)]
+    offsets = np.arange(-context, context + 1) * (not alone)
     stacks = np.stack([images[np.clip(i + offsets, low, high)] for i in chosen])
     fissures = None if slab.sheet is None else ((slab.sheet > SHEET) & (slab.hu < FILLED_HU))[chosen]
     return Samples(stacks, slab.lobes[chosen], slab.height[chosen], fissures)

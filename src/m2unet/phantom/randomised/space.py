@@ -38,7 +38,7 @@ class SpaceKnobs:
     """
 
     size: tuple[int, int] = (160, 192)
-    slices: int = 8
+    slices: int = 10
     zoom: tuple[float, float] = (0.84, 1.22)
     stretch: float = 0.05
     step: tuple[float, float] = (0.75, 1.3)
