@@ -55,7 +55,9 @@ def whole(chest: Chest, rng: np.random.Generator) -> Any:
     middle = (chest.base + chest.apex) / 2
     slices = int(1.1 * (chest.apex - chest.base))
     ratio = SPACING_MM[0] / STEP_MM
-    knobs = SpaceKnobs(slices=slices, step=(ratio, ratio), beyond_share=0.0, bend_mm=2.0, tilt_degrees=0.0)
+    knobs = SpaceKnobs(
+        slices=slices, step=(ratio, ratio), beyond_share=0.0, thick_share=0.0, bend_mm=2.0, tilt_degrees=0.0
+    )
     slab = cut_slab(replace(chest, base=middle, apex=middle + 1e-3), rng, knobs)
     levels = np.clip(middle + np.arange(slices) - (slices - 1) / 2, 0, len(chest.hu) - 1)
     slab.height = (2 * (levels - chest.base) / (chest.apex - chest.base) - 1).astype(np.float32)
@@ -95,7 +97,9 @@ def main() -> None:
             rng = np.random.default_rng([SEED, number])
             slab = dress_slab(whole(chest, rng), rng, knobs)
             images = apply_window(slab.hu, predictor.config.window)
-            said = read_slices(predictor.network, images, slab.height, images.shape[1:], torch.device("cpu"))
+            said = read_slices(
+                predictor.network, images, slab.height, images.shape[1:], torch.device("cpu"), neighbour=2
+            )
             alone = dice(hard_codes(said.scores), slab.lobes)
             predictor.atlas.apply(said.scores, slab.height, ATLAS_WEIGHT)
             before = dice(hard_codes(said.scores), slab.lobes)

@@ -14,6 +14,9 @@ def synthetic(
     out: Out,
     chests: Annotated[int, typer.Option("--chests", min=1, help="Phantom chests to train on.")] = 150,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 6000,
+    lr: Annotated[
+        float, typer.Option("--lr", min=0.0, help="Highest learning rate; a tenth to go on from --init.")
+    ] = 2e-3,
     decay_from: Annotated[
         float, typer.Option("--decay-from", min=0.0, max=1.0, help="Share of the steps after which the rate falls.")
     ] = 0.65,
@@ -35,7 +38,7 @@ def synthetic(
     from m2unet.training.invented import InventedTraining
     from m2unet.workflows.synthetic import SyntheticJob, train_synthetic
 
-    settings = InventedTraining(steps=steps, slabs=slabs, decay_from=decay_from, seed=seed)
+    settings = InventedTraining(steps=steps, lr=lr, slabs=slabs, decay_from=decay_from, seed=seed)
     job = SyntheticJob(out, chests=chests, settings=settings, pool=pool, init=init, workers=workers, device=device)
     model = train_synthetic(job, progress=TerminalProgress())
     say(f"The model is in {model}. Next: m2unet predict SCAN --model {out} --out DIR")

@@ -1,4 +1,7 @@
-"""The grid that the whole-chest network works on: 3 mm between slices, 2 mm in the plane, cropped to the body."""
+"""The grid that the whole-chest network works on: 3 mm between slices, 2 mm in the plane, cropped to the body.
+
+Thick slices stay as they are: slices interpolated between them show every fissure twice, half as clear.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ from m2unet.ct.resample import Weights, area_weights, linear_weights, resample_p
 from m2unet.ct.volume import Volume
 
 STEP_MM = 3.0
+THICK_MM = 4.5
+"""Slices at least so far apart are worked on one by one."""
+NEIGHBOUR_MM = 6.0
+"""From a slice to its next channel, as in training."""
 PIXEL_MM = 2.0
 MARGIN_MM = 12.0
 """Room left around the body."""
@@ -26,11 +33,11 @@ class ChestGrid:
     """A volume on the working grid, and the way back.
 
     Attributes:
-        hu: ``[z, y, x]`` float32, averaged over each working voxel, interpolated where the scan is coarser.
+        hu: ``[z, y, x]`` float32, averaged over each working voxel, interpolated where the plane is coarser.
         volume_shape: of the volume.
         spacing_mm: of the volume.
         window: ``(y0, y1, x0, x1)``, the part of the volume's plane that is covered.
-        step_mm: distance of the working slices; the scan's own extent divided evenly.
+        step_mm: distance of the working slices; the scan's own extent divided evenly, or its slices' distance.
     """
 
     hu: FloatArray
@@ -38,6 +45,11 @@ class ChestGrid:
     spacing_mm: tuple[float, float, float]
     window: tuple[int, int, int, int]
     step_mm: float
+
+    @property
+    def neighbour(self) -> int:
+        """Working slices from a slice to its next channel."""
+        return max(1, round(NEIGHBOUR_MM / self.step_mm))
 
     @property
     def voxel_ml(self) -> float:
@@ -65,7 +77,7 @@ def to_chest_grid(volume: Volume) -> ChestGrid:
     dz, dy, dx = volume.spacing_mm
     window = _window(volume)
     y0, y1, x0, x1 = window
-    count = max(1, round(depth * dz / STEP_MM))
+    count = depth if dz >= THICK_MM else max(1, round(depth * dz / STEP_MM))
     step = depth * dz / count
     rows = area_weights(y1 - y0, int(np.ceil((y1 - y0) * dy / PIXEL_MM)), PIXEL_MM / dy)
     columns = area_weights(x1 - x0, int(np.ceil((x1 - x0) * dx / PIXEL_MM)), PIXEL_MM / dx)

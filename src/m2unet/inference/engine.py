@@ -167,7 +167,7 @@ class FoldedRise(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, kernel_size=4, stride=2, padding=1)
-        kernel = torch.zeros_like(self.conv.weight)
+        kernel = torch.zeros_like(self.conv.weight, device=conv.weight.device)
         for dy, dx in product(range(3), repeat=2):
             # Tap dy reads doubled row y + dy - 1, that is coarse row j for y - 2j + 1 = 2 - dy or 3 - dy.
             kernel[:, :, 2 - dy : 4 - dy, 2 - dx : 4 - dx] += conv.weight.detach()[:, :, dy, dx].T[:, :, None, None]

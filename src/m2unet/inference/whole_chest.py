@@ -23,8 +23,6 @@ from m2unet.models.lobe_atlas import LobeAtlas
 
 FloatArray = NDArray[np.float32]
 
-NEIGHBOUR_STEP = 2
-"""Working slices between a slice and its next channel: 6 mm, as in training."""
 BATCH = 8
 SMALL_MM = 100.0
 LEAST_ML = 250.0
@@ -86,14 +84,14 @@ def score_chest(
     unknown = np.full(count, np.nan, np.float32)
     fit = None
     if heights is None:
-        first = read_slices(model, images, unknown, size, device)
+        first = read_slices(model, images, unknown, size, device, neighbour=grid.neighbour)
         fit = fit_heights(first.place, _lung_cm2(first.scores), grid.step_mm)
         if fit is None:
             return ChestScores(grid, first.scores, None)
         given = fit.heights
     else:
         given = np.asarray(heights, np.float32)
-    found = read_slices(model, images, given, size, device)
+    found = read_slices(model, images, given, size, device, neighbour=grid.neighbour)
     if atlas is not None:
         atlas.apply(found.scores, given, ATLAS_WEIGHT)
     follow_fissures(found.scores, found.fissures, grid.step_mm, walk)
@@ -159,7 +157,13 @@ class SliceAnswers:
 
 @torch.inference_mode()
 def read_slices(
-    model: ChestUNet, images: FloatArray, heights: FloatArray, size: tuple[int, ...], device: torch.device
+    model: ChestUNet,
+    images: FloatArray,
+    heights: FloatArray,
+    size: tuple[int, ...],
+    device: torch.device,
+    *,
+    neighbour: int,
 ) -> SliceAnswers:
     """Run the network over slices on the working grid.
 
@@ -169,9 +173,10 @@ def read_slices(
         heights: ``[z]``, NaN where not known.
         size: rows and columns of the answer.
         device: where the model is.
+        neighbour: slices from one to its next channel.
     """
     count, context = len(images), model.config.context
-    offsets = NEIGHBOUR_STEP * np.arange(-context, context + 1)
+    offsets = neighbour * np.arange(-context, context + 1)
     scores = np.empty((model.config.classes, count, *size), np.float16)
     fissures = np.empty((count, *size), np.float16)
     place = np.empty((count, 2), np.float32)

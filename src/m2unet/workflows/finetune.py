@@ -47,7 +47,7 @@ FROM_SCRATCH = InventedTraining(steps=STEPS, warmup=50, decay_from=0.5, average=
 """What trains the same network from random weights: the learning rate of the training on invented images."""
 
 REAL_SLABS = Knobs(
-    space=SpaceKnobs(zoom=(0.9, 1.12), stretch=0.03, bend_mm=3.0, beyond_share=0.1),
+    space=SpaceKnobs(thick_share=0.0, zoom=(0.9, 1.12), stretch=0.03, bend_mm=3.0, beyond_share=0.1),
     look=Look(
         tissues=None,
         disease=None,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.phantom.grid import FloatArray
-from m2unet.phantom.randomised.space import PIXEL_MM, STEP_MM, Slab
+from m2unet.phantom.randomised.space import PIXEL_MM, Slab
 
 Range = tuple[float, float]
 
@@ -66,7 +66,7 @@ class _Lung:
         return cls(
             at,
             slab.lobes.reshape(-1)[at],
-            (z * STEP_MM).astype(np.float32),
+            (z * slab.step_mm).astype(np.float32),
             (y * PIXEL_MM).astype(np.float32),
             (x * PIXEL_MM).astype(np.float32),
             slab.pleura_mm.reshape(-1)[at],

@@ -121,12 +121,13 @@ def invent_slab(chest: Chest, rng: np.random.Generator, knobs: Knobs | None = No
 
 
 def dress_slab(slab: Slab, rng: np.random.Generator, knobs: Knobs) -> Slab:
-    """Invent the look of a slab that is cut, in place; returns it."""
+    """Invent the look of a slab that is cut; returns it, its thin slices averaged."""
     look = knobs.calm if rng.random() < knobs.calm_share else knobs.look
     if look.tissues is not None:
         paint_tissues(slab, rng, look.tissues)
     if look.disease is not None:
         add_disease(slab, rng, look.disease)
+    slab = slab.thick()
     scan_slab(slab, rng, look.scanner)
     return slab
 

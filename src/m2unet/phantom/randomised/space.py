@@ -16,6 +16,8 @@ from m2unet.phantom.smooth import SmoothField
 PIXEL_MM = 2.0
 STEP_MM = 6.0
 """Grid of the slabs: pixel, and distance of slices."""
+FINE = 3
+"""Thin slices that are averaged to a thick one."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class SpaceKnobs:
         zoom: range of the magnification common to y and x.
         stretch: standard deviation of the log of the magnifications of y and x against each other.
         step: range of the distance of slices, by 6 mm.
+        thick_share: share of slabs whose slices are as thick as they are apart, the average of :data:`FINE` thin ones.
+        thick_step: range of their distance, by 6 mm: up to 10 mm.
         shift_mm: standard deviation of the body's place in the picture, ``(y, x)``.
         rotation_degrees: standard deviation of the turn in the picture's plane.
         tilt_degrees: standard deviation of the slices' tilt from head to back.
@@ -42,6 +46,8 @@ class SpaceKnobs:
     zoom: tuple[float, float] = (0.84, 1.22)
     stretch: float = 0.05
     step: tuple[float, float] = (0.75, 1.3)
+    thick_share: float = 0.25
+    thick_step: tuple[float, float] = (0.8, 1.7)
     shift_mm: tuple[float, float] = (14.0, 16.0)
     rotation_degrees: float = 6.0
     tilt_degrees: float = 5.0
@@ -61,6 +67,7 @@ class Slab:
         fissure_mm, pleura_mm: float32, distance from the nearest fissure, depth below the pleura.
         height: float32 ``[s]``, -1 at the lungs' base, 1 at the apex.
         sheet: float32, 1 in the middle of a fissure's sheet, 0 where there is none; None until tissues are painted.
+        fine: thin slices that make a slice, 1 or :data:`FINE`.
     """
 
     hu: FloatArray
@@ -69,15 +76,35 @@ class Slab:
     pleura_mm: FloatArray
     height: FloatArray
     sheet: FloatArray | None = None
+    fine: int = 1
+
+    @property
+    def step_mm(self) -> float:
+        """Distance of its slices, thin or not, before it is stretched."""
+        return STEP_MM / self.fine
 
     def smooth(self, rng: np.random.Generator, scale_mm: float) -> FloatArray:
         """A smooth random field over the slab, mean 0, standard deviation 1."""
-        return smooth_field(self.hu.shape, rng, scale_mm)
+        return smooth_field(self.hu.shape, rng, scale_mm, self.step_mm)
+
+    def thick(self) -> Slab:
+        """The slab with its thin slices averaged; of labels and heights the middle one counts."""
+        if self.fine == 1:
+            return self
+        middle = slice(self.fine // 2, None, self.fine)
+        rest = (each[middle] for each in (self.lobes, self.fissure_mm, self.pleura_mm, self.height))
+        sheet = None if self.sheet is None else self._averaged(self.sheet)
+        return Slab(self._averaged(self.hu), *rest, sheet)
+
+    def _averaged(self, values: FloatArray) -> FloatArray:
+        return np.asarray(values.reshape(-1, self.fine, *values.shape[1:]).mean(axis=1), np.float32)
 
 
-def smooth_field(shape: tuple[int, ...], rng: np.random.Generator, scale_mm: float) -> FloatArray:
+def smooth_field(
+    shape: tuple[int, ...], rng: np.random.Generator, scale_mm: float, step_mm: float = STEP_MM
+) -> FloatArray:
     """A smooth random field over slices of the slabs' grid."""
-    steps = (STEP_MM, PIXEL_MM, PIXEL_MM)
+    steps = (step_mm, PIXEL_MM, PIXEL_MM)
     axes = [step * np.arange(count, dtype=np.float32) for count, step in zip(shape, steps, strict=True)]
     high = (float(axes[0][-1]), float(axes[1][-1]), float(axes[2][-1]))
     return SmoothField(rng, (0.0, 0.0, 0.0), high, scale_mm).on(axes[0], axes[1], axes[2])
@@ -87,14 +114,17 @@ def cut_slab(chest: Chest, rng: np.random.Generator, knobs: SpaceKnobs) -> Slab:
     """Cut a bent slab out of a chest."""
     depth = chest.hu.shape[0]
     extent = chest.apex - chest.base
-    step = STEP_MM / SPACING_MM[0] * float(rng.uniform(*knobs.step))
+    thick = rng.random() < knobs.thick_share
+    fine = FINE if thick else 1
+    step = STEP_MM / SPACING_MM[0] / fine * float(rng.uniform(*(knobs.thick_step if thick else knobs.step)))
     if rng.random() < knobs.beyond_share:
         middle = rng.uniform(chest.base - knobs.beyond[0] * extent, chest.apex + knobs.beyond[1] * extent)
     else:
         middle = rng.uniform(chest.base, chest.apex)
-    levels = middle + step * (np.arange(knobs.slices) - (knobs.slices - 1) / 2)
+    count = knobs.slices * fine
+    levels = middle + step * (np.arange(count) - (count - 1) / 2)
     levels = np.clip(levels, 0, depth - 1).astype(np.float32)
-    places = _places(chest, levels, rng, knobs)
+    places = _places(chest, levels, STEP_MM / fine, rng, knobs)
     hu, fissure, pleura = _sampled(chest, places)
     return Slab(
         hu=hu,
@@ -102,6 +132,7 @@ def cut_slab(chest: Chest, rng: np.random.Generator, knobs: SpaceKnobs) -> Slab:
         fissure_mm=fissure * np.float32(FISSURE_STEP_MM),
         pleura_mm=pleura * np.float32(PLEURA_STEP_MM),
         height=(2 * (levels - chest.base) / extent - 1).astype(np.float32),
+        fine=fine,
     )
 
 
@@ -131,7 +162,9 @@ def _nearest(values: NDArray[np.uint8], places: FloatArray) -> NDArray[np.uint8]
     return np.asarray(values[z, y, x] * inside, np.uint8)
 
 
-def _places(chest: Chest, levels: FloatArray, rng: np.random.Generator, knobs: SpaceKnobs) -> FloatArray:
+def _places(
+    chest: Chest, levels: FloatArray, step_mm: float, rng: np.random.Generator, knobs: SpaceKnobs
+) -> FloatArray:
     """Voxel coordinates ``[3, s, y, x]`` in the chest of every pixel of the slab."""
     rows, columns = knobs.size
     shape = (len(levels), rows, columns)
@@ -144,7 +177,7 @@ def _places(chest: Chest, levels: FloatArray, rng: np.random.Generator, knobs: S
     turned_x = (cos * x - sin * y) / np.float32(zoom[1])
     shift = rng.standard_normal(2) * knobs.shift_mm
     scale = rng.uniform(*knobs.bend_scale_mm)
-    bend = [knobs.bend_mm * smooth_field(shape, rng, scale) for _ in range(3)]
+    bend = [knobs.bend_mm * smooth_field(shape, rng, scale, step_mm) for _ in range(3)]
     tilt = np.tan(np.deg2rad(knobs.tilt_degrees * rng.standard_normal()))
     places = np.empty((3, *shape), np.float32)
     places[0] = levels[:, None, None] + (bend[0] + np.float32(tilt) * turned_y) / np.float32(SPACING_MM[0])
