@@ -65,10 +65,12 @@ def whole(chest: Chest, rng: np.random.Generator) -> Any:
 
 
 def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Mean Dice of the lobes."""
-    values = [
-        2 * np.sum((found == c) & (truth == c)) / max(np.sum(found == c) + np.sum(truth == c), 1) for c in LOBE_CODES
-    ]
+    """Mean Dice of the lobes; one that is neither there nor found, as after its resection, does not count."""
+    values = []
+    for code in LOBE_CODES:
+        said, there = found == code, truth == code
+        if said.any() or there.any():
+            values.append(2 * np.count_nonzero(said & there) / (np.count_nonzero(said) + np.count_nonzero(there)))
     return float(np.mean(values))
 
 

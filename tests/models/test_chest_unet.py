@@ -16,7 +16,7 @@ SMALL = load_config("synthetic", ["model.width=4"]).model
 
 def slices(count: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(count, 5, 32, 64, generator=generator)
+    images = torch.rand(count, 1 + 2 * SMALL.context, 32, 64, generator=generator)
     return height_channel(images, torch.full((count,), torch.nan))
 
 

@@ -12,13 +12,15 @@ from m2unet.errors import RunError
 from m2unet.phantom.randomised.anatomy import AnatomyKnobs, draw_wide_chest
 from m2unet.phantom.randomised.disease import DiseaseKnobs, add_disease
 from m2unet.phantom.randomised.pool import ChestPool, build_pool, draw_chest
-from m2unet.phantom.randomised.samples import Knobs, Look, draw_samples, invent_slab
+from m2unet.phantom.randomised.samples import REACH, Knobs, Look, draw_samples, dress_slab, invent_slab
 from m2unet.phantom.randomised.scanner import ScannerKnobs, scan_slab
-from m2unet.phantom.randomised.space import Slab, SpaceKnobs, cut_slab
+from m2unet.phantom.randomised.space import FINE, Slab, SpaceKnobs, cut_slab
 from m2unet.phantom.randomised.tissues import TissueKnobs, paint_tissues
 
 WINDOW = WindowConfig(low_hu=-1200, high_hu=200)
-IN_LUNGS = SpaceKnobs(beyond_share=0.0, rotation_degrees=0, tilt_degrees=0, shift_mm=(0, 0), bend_mm=0, zoom=(1, 1))
+IN_LUNGS = SpaceKnobs(
+    beyond_share=0.0, thick_share=0.0, rotation_degrees=0, tilt_degrees=0, shift_mm=(0, 0), bend_mm=0, zoom=(1, 1)
+)
 QUIET = ScannerKnobs(
     table_share=0, metal_share=0, motion_share=0, thick_share=0, blur_share=0, sharp_share=0, noise_hu=(0, 0),
     streak_share=0, ring_share=0, cupping_share=0, scale=(1, 1), offset_hu=(0, 0), circle_share=0, cut_share=0,
@@ -72,7 +74,7 @@ def test_samples_are_seeded_and_in_range(pool: ChestPool) -> None:
     assert np.array_equal(one.images, same.images) and np.array_equal(one.labels, same.labels)
     assert not np.array_equal(one.images[:1], other.images[:1])
     count = len(one.images)
-    assert one.images.shape == (count, 7, 160, 192) and one.labels.shape == (count, 160, 192)
+    assert one.images.shape == (count, 2 * REACH + 1, 160, 192) and one.labels.shape == (count, 160, 192)
     assert one.images.min() >= 0 and one.images.max() <= 1 and one.labels.max() <= 6
     assert np.all(np.diff(one.heights) > 0)
 
@@ -170,7 +172,22 @@ def test_noise_has_the_wanted_strength(pool: ChestPool) -> None:
 
 def test_single_slices_see_themselves(pool: ChestPool) -> None:
     samples = draw_samples(pool, 0, 0, WINDOW, Knobs(single_share=1))
-    assert np.array_equal(samples.images, np.repeat(samples.images[:, 2:3], 5, axis=1))
+    assert np.array_equal(samples.images, np.repeat(samples.images[:, REACH : REACH + 1], 2 * REACH + 1, axis=1))
+
+
+def test_thick_slices_are_averages_of_thin_ones(pool: ChestPool) -> None:
+    knobs = replace(IN_LUNGS, thick_share=1.0, thick_step=(1.5, 1.5))
+    thin = cut_slab(pool[0], np.random.default_rng(3), knobs)
+    assert thin.fine == FINE and len(thin.hu) == FINE * knobs.slices and thin.step_mm == 2.0
+    apart = np.diff(thin.height) * (pool[0].apex - pool[0].base) / 2 * 3
+    assert np.allclose(apart, 1.5 * 6 / FINE, rtol=1e-4)
+    thick = thin.thick()
+    assert thick.fine == 1 and thick.hu.shape[0] == knobs.slices and thick.thick() is thick
+    assert np.allclose(thick.hu[2], (thin.hu[6] + thin.hu[7] + thin.hu[8]) / 3, atol=1e-3)
+    assert np.array_equal(thick.lobes[2], thin.lobes[7]) and thick.height[2] == thin.height[7]
+    quiet = Look(TissueKnobs(), HEALTHY, QUIET)
+    dressed = dress_slab(thin, np.random.default_rng(1), Knobs(look=quiet, calm_share=0))
+    assert dressed.hu.shape == thick.hu.shape and dressed.sheet is not None and dressed.sheet.max() <= 1
 
 
 def test_invented_slabs_are_finite(pool: ChestPool) -> None:
@@ -189,7 +206,7 @@ def test_fissures_are_told_where_they_are_painted(pool: ChestPool) -> None:
     unseen = draw_samples(pool, 1, 0, WINDOW, replace(knobs, look=none))
     assert unseen.fissures is not None and not unseen.fissures.any()
     lobes = (seen.labels > 0) & (seen.labels < 6)
-    middle = seen.images[:, 2]
+    middle = seen.images[:, REACH]
     assert np.median(middle[seen.fissures]) > np.median(middle[lobes & ~seen.fissures]) + 0.05
     own = draw_samples(pool, 1, 0, WINDOW, replace(knobs, look=replace(look, tissues=None)))
     assert own.fissures is None

@@ -92,9 +92,14 @@ class Slab:
         if self.fine == 1:
             return self
         middle = slice(self.fine // 2, None, self.fine)
-        rest = (each[middle] for each in (self.lobes, self.fissure_mm, self.pleura_mm, self.height))
-        sheet = None if self.sheet is None else self._averaged(self.sheet)
-        return Slab(self._averaged(self.hu), *rest, sheet)
+        return Slab(
+            hu=self._averaged(self.hu),
+            lobes=self.lobes[middle],
+            fissure_mm=self.fissure_mm[middle],
+            pleura_mm=self.pleura_mm[middle],
+            height=self.height[middle],
+            sheet=None if self.sheet is None else self._averaged(self.sheet),
+        )
 
     def _averaged(self, values: FloatArray) -> FloatArray:
         return np.asarray(values.reshape(-1, self.fine, *values.shape[1:]).mean(axis=1), np.float32)
