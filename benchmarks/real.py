@@ -6,8 +6,10 @@ DIR holds ``nlst-ct-dicom/`` (a whole chest CT as DICOM), ``cip/ct-64.nrrd`` (64
 ``cip/crop_ct_2slices.nii.gz`` with ``cip/crop_lobes_2slices_1to5.nii.gz`` (two slices with lobes drawn by hand).
 
 Two slices cannot tell where in the chest they lie, so their height is fitted: the best of a row of heights counts, and
-the figure without fitting stands beside it. The classical segmentation of the NLST scan: air inside the body below
--400 HU, trachea and large bronchi removed by region growing from the uppermost slice, holes filled slice by slice.
+the figure without fitting stands beside it. Neither can they tell which of the two regions in front of the right major
+fissure is the middle lobe, so the figure with the two names exchanged is there too, apart; it is not the one that
+counts. The classical segmentation of the NLST scan: air inside the body below -400 HU, trachea and large bronchi
+removed by region growing from the uppermost slice, holes filled slice by slice.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from m2unet.anatomy import LEFT_CODES, LOBE_BY_CODE, LOBE_CODES, RIGHT_CODES
+from m2unet.anatomy import AIRWAY, LEFT_CODES, LOBE_BY_CODE, LOBE_CODES, RIGHT_CODES
 from m2unet.ct.body import find_body
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
@@ -38,6 +40,7 @@ Mask = NDArray[np.uint8]
 
 # Percent of lung volume: mean +- 3 standard deviations of 51 lobe maps (docs/phantom-anatomy.md).
 SHARES = {"RUL": (8, 33), "RML": (2, 17), "RLL": (10, 38), "LUL": (14, 35), "LLL": (11, 33)}
+UPPER, MIDDLE = RIGHT_CODES[:2]
 HEIGHTS = np.round(np.arange(-0.9, 0.91, 0.05), 2)
 STEPS = (
     "network on 3 x 2 x 2 mm in two passes, the second with the fitted height of every slice",
@@ -166,7 +169,7 @@ def measure_nlst(bench: Bench, data: Path) -> tuple[Volume, Mask]:
 
 
 def measure_hand(bench: Bench, data: Path) -> tuple[Volume, Mask, Mask]:
-    """The two slices drawn by hand, their height fitted."""
+    """The two slices drawn by hand, their height fitted; returns the mask without fitting, and what was drawn."""
     volume = read_scan(data / "cip" / "crop_ct_2slices.nii.gz")
     drawn = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "cip" / "crop_lobes_2slices_1to5.nii.gz")))
     axes = tuple(axis for axis, flip in enumerate(volume.source.flips) if flip)
@@ -187,6 +190,7 @@ def measure_hand(bench: Bench, data: Path) -> tuple[Volume, Mask, Mask]:
             best = score, float(height), mask
     assert best is not None
     alone = bench.lobes(volume)
+    exchanged = names_exchanged(alone)
     bench.found["hand_lobe_dice"] = best[0]
     bench.found["hand"] = {
         "height_fitted": best[1],
@@ -195,8 +199,17 @@ def measure_hand(bench: Bench, data: Path) -> tuple[Volume, Mask, Mask]:
         "lung_dice": dice(union(best[2]), truth > 0),
         "without_fitting": {"lobe_dice": lobe_dice(alone, truth)},
         "without_fitting_mean": float(np.nanmean(list(lobe_dice(alone, truth).values()))),
+        "names_exchanged": {"lobe_dice": lobe_dice(exchanged, truth)},
+        "names_exchanged_mean": float(np.nanmean(list(lobe_dice(exchanged, truth).values()))),
     }
-    return volume, best[2], truth
+    return volume, alone, truth
+
+
+def names_exchanged(mask: Mask) -> Mask:
+    """Right upper and middle lobe under each other's name."""
+    codes = np.arange(AIRWAY + 1, dtype=np.uint8)
+    codes[[UPPER, MIDDLE]] = MIDDLE, UPPER
+    return codes[mask]
 
 
 def measure_small(bench: Bench, data: Path) -> tuple[Volume, Mask]:
@@ -304,6 +317,26 @@ def draw(path: Path, volume: Volume, masks: list[tuple[str, Mask | None]], slice
     plt.close(figure)
 
 
+def draw_borders(path: Path, volume: Volume, masks: list[tuple[str, Mask | None]], z: int) -> None:
+    """The right lung of one slice in a window that shows fissures, the borders of a mask drawn over it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    middle = volume.shape[2] * 9 // 16
+    figure, axes = plt.subplots(1, len(masks), figsize=(4.4 * len(masks), 5.8))
+    for axis, (title, mask) in zip(axes, masks, strict=True):
+        axis.imshow(volume.array[z, :, :middle], cmap="gray", vmin=-1000, vmax=-500)
+        if mask is not None:
+            axis.contour(mask[z, :, :middle], levels=np.arange(0.5, 6), colors="red", linewidths=1)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.axis("off")
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -315,12 +348,14 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(Predictor.load(arguments.model))
     nlst, lobes = measure_nlst(bench, arguments.data)
-    hand, drawn, truth = measure_hand(bench, arguments.data)
+    hand, found_lobes, truth = measure_hand(bench, arguments.data)
     small, small_lobes = measure_small(bench, arguments.data)
     if arguments.pictures:
         picks = [int(len(nlst.array) * share) for share in (0.1, 0.25, 0.4, 0.55, 0.7, 0.85)]
         draw(arguments.pictures / "real-nlst.png", nlst, [("NLST", None), ("lobes", lobes)], picks)
-        draw(arguments.pictures / "real-hand.png", hand, [("CT", None), ("found", drawn), ("by hand", truth)], [0, 1])
+        rows = [("CT", None), ("found", found_lobes), ("by hand", truth)]
+        draw(arguments.pictures / "real-hand.png", hand, rows, [0, 1])
+        draw_borders(arguments.pictures / "real-hand-borders.png", hand, rows, 0)
         few = [int(len(small.array) * share) for share in (0.2, 0.35, 0.5, 0.65, 0.8)]
         draw(arguments.pictures / "real-ct64.png", small, [("64 x 64 x 79", None), ("lobes", small_lobes)], few)
     found = bench.found

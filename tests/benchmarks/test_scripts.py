@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from m2unet.config import load_config
-from m2unet.models.chest_unet import ChestUNet
-from m2unet.models.weights import load_model, save_model
+from m2unet.phantom.randomised.pool import build_pool
 from m2unet.workflows.train import seeded_model
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -71,18 +70,16 @@ def test_operations_by_hand() -> None:
     assert parts.operations(lambda: model.eval().segment(torch.zeros(1, 1, 64, 64))) == expected
 
 
-def test_mean_of_weights(tmp_path: Path) -> None:
-    config = load_config("synthetic", ["model.width=4"])
-    models = [ChestUNet(config.model) for _ in range(2)]
-    for number, model in enumerate(models):
-        save_model(model, config, tmp_path / str(number), {"trained_on": f"phantoms {number}"})
-    arguments = ["--out", str(tmp_path / "mean"), str(tmp_path / "0"), str(tmp_path / "1")]
-    subprocess.run([sys.executable, str(FOLDER / "average_weights.py"), *arguments], check=True, timeout=200)
-    found = load_model(tmp_path / "mean")
-    assert found.card["trained_on"] == "phantoms 0" and len(found.card["mean_of_weights"]) == 2
-    for name, value in found.model.named_parameters():
-        both = [dict(model.named_parameters())[name] for model in models]
-        torch.testing.assert_close(value, (both[0] + both[1]) / 2)
+@pytest.mark.slow
+def test_architectures(tmp_path: Path) -> None:
+    build_pool(tmp_path / "pool", 2, 1)
+    sizes = ["--chests", "1", "--held-out", "1", "--steps", "2", "--slabs", "1", "--validation", "2", "--tiny", "4"]
+    arguments = ["--pool", str(tmp_path / "pool"), "--device", "cpu", "--json", str(tmp_path / "found.json"), *sizes]
+    subprocess.run([sys.executable, str(FOLDER / "architectures.py"), *arguments], check=True, timeout=500)
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert len(rows) == 4 and all(0 <= row["val_lobe_dice"] <= 1 for row in rows.values())
+    assert rows["M²UNet, position-aware"]["val_fissure_auc"] is None
+    assert rows["M²UNet, position-aware"]["parameters"] - rows["M²UNet, no position"]["parameters"] == 3 * 9 * 64
 
 
 @pytest.mark.slow

@@ -80,6 +80,18 @@ def test_folding_is_exact_but_for_rounding() -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_lobes() -> None:
+    images = torch.rand(2, 1, 64, 96, generator=torch.Generator().manual_seed(0))
+    model = small_model()
+    with torch.inference_mode():
+        expected = model.segment(images)
+        found, name = accelerate(small_model().cuda(), "torch", torch.device("cuda"))
+        logits = found.segment(images.cuda()).float().cpu()  # type: ignore[operator]
+    assert name.startswith("torch")
+    assert (logits - expected).abs().max() < 0.05 * expected.abs().max()  # bf16
+
+
 @pytest.mark.parametrize("engine", FAST)
 def test_an_engine_takes_any_size_and_number(engine: str) -> None:
     model = small_model()
