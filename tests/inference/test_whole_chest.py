@@ -57,12 +57,25 @@ def test_working_grid_has_its_spacing_and_keeps_the_mean() -> None:
 
 
 def test_levels_lie_where_the_slices_do() -> None:
-    volume, _ = chest((30, 60, 80), (5.0, 4.0, 4.0))
+    volume, _ = chest((30, 60, 80), (4.0, 4.0, 4.0))
     grid = to_chest_grid(volume)
     for z in range(30):
         low, high, share = grid.levels(z)
         middle = ((1 - share) * low + share * high + 0.5) * grid.step_mm
-        assert abs(middle - (z + 0.5) * 5.0) < 1.01  # held at the ends
+        assert abs(middle - (z + 0.5) * 4.0) < 1.01  # held at the ends
+
+
+def test_thick_slices_are_worked_on_one_by_one() -> None:
+    volume, _ = chest((30, 60, 80), (8.0, 4.0, 4.0))
+    grid = to_chest_grid(volume)
+    assert len(grid.hu) == 30 and grid.step_mm == 8.0 and grid.neighbour == 1
+    y0, y1, x0, x1 = grid.window
+    for z in (0, 7, 29):
+        assert abs(grid.hu[z].mean() - volume.array[z, y0:y1, x0:x1].mean()) < 8
+        low, high, weight = grid.levels(z)
+        assert (1 - weight) * low + weight * high == z
+    thin = to_chest_grid(chest((30, 60, 80), (4.0, 4.0, 4.0))[0])
+    assert len(thin.hu) == 40 and thin.neighbour == 2
 
 
 def test_one_slice_is_enough_for_a_grid() -> None:
