@@ -101,7 +101,8 @@ class FineTuneJob:
     def settings(self) -> InventedTraining:
         """How the network is trained."""
         base = FINE_TUNING if self.init == "synthetic" else FROM_SCRATCH
-        values: dict[str, Any] = {**asdict(base), "steps": self.steps, "seed": self.seed}
+        warmup = min(base.warmup, self.steps // 6)  # a short run must not be over before it is warm
+        values: dict[str, Any] = {**asdict(base), "steps": self.steps, "warmup": warmup, "seed": self.seed}
         return InventedTraining(**values)
 
 
