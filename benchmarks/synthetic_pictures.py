@@ -18,7 +18,7 @@ from matplotlib.colors import ListedColormap
 from m2unet.anatomy import LOBE_BY_CODE, LOBE_CODES
 from m2unet.config import WindowConfig
 from m2unet.phantom.randomised.pool import ChestPool
-from m2unet.phantom.randomised.samples import draw_samples
+from m2unet.phantom.randomised.samples import REACH, draw_samples
 from m2unet.workflows.synthetic import read_curve
 
 
@@ -50,7 +50,7 @@ def draw_sheet(pool: ChestPool, path: Path, seed: int) -> None:
     for number, pair in enumerate(axes.reshape(-1, 2)):
         samples = draw_samples(pool, seed, number, WindowConfig(low_hu=-1200, high_hu=200))
         for axis in pair:
-            axis.imshow(samples.images[0, 2], cmap="gray", vmin=0, vmax=1)
+            axis.imshow(samples.images[0, REACH], cmap="gray", vmin=0, vmax=1)
             axis.axis("off")
         pair[1].imshow(samples.labels[0], cmap=ListedColormap(colours), vmin=0, vmax=6, interpolation="nearest")
     figure.tight_layout(pad=0.2)
