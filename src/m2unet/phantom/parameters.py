@@ -81,7 +81,7 @@ class AnatomyParameters:
         lung_hu: HU of lung between the vessels at full breath; -890 ± 25 (NLST scan -943; spread assumed).
         gravity_hu_per_mm: density gain towards the back; 0.15 ± 0.09, at least 0 (NLST scan 0.01; spread assumed).
         lobar_roots: how far above and below the hilum the lobes' vessels and bronchi leave, by lung height; 0, all at
-            one place, in cohorts (fitted figures came out so).
+            one place, in cohorts.
         missing_lobe: code of a resected lobe whose room its neighbour takes, 0 none.
     """
 

@@ -256,7 +256,7 @@ def annotated_chest(row: ManifestRow, placing: Predictor, codes: CodeSystem = "a
         base, apex = _placed(placing, volume, (base, apex))
     flat = np.zeros_like(lobes)
     hu = np.rint(np.clip(grid.hu, -3024, 8000)).astype(np.int16)
-    return Chest(hu, np.stack([lobes, flat, flat]), base, apex)
+    return Chest(hu, np.stack([lobes, flat, flat]), base, apex, grid.step_mm)
 
 
 def lobes_on_grid(mask: NDArray[np.uint8], grid: ChestGrid) -> NDArray[np.uint8]:

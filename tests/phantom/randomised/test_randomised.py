@@ -190,6 +190,15 @@ def test_thick_slices_are_averages_of_thin_ones(pool: ChestPool) -> None:
     assert dressed.hu.shape == thick.hu.shape and dressed.sheet is not None and dressed.sheet.max() <= 1
 
 
+def test_thick_slices_of_a_scan_stay_as_they_are(pool: ChestPool) -> None:
+    scan = replace(pool[0], step_mm=8.0)  # a scan of 8 mm to fine-tune on
+    straight = replace(IN_LUNGS, thick_share=1.0)
+    slab = cut_slab(scan, np.random.default_rng(3), straight)
+    assert slab.fine == 1
+    levels = (slab.height + 1) / 2 * (scan.apex - scan.base) + scan.base
+    assert np.allclose(np.diff(levels), 1, atol=1e-3) and np.allclose(levels, np.round(levels), atol=1e-3)
+
+
 def test_invented_slabs_are_finite(pool: ChestPool) -> None:
     for number in range(6):
         assert np.isfinite(invent_slab(pool[number % 2], np.random.default_rng(number)).hu).all()

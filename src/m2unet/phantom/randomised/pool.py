@@ -38,12 +38,14 @@ class Chest:
         hu: ``[z, y, x]`` int16, healthy, without fissures' sheets, noise or table.
         maps: ``[3, z, y, x]`` uint8: lobes (6 airway), fissure distance, pleura depth.
         base, apex: height of the lungs' lowest and highest slice, in slices.
+        step_mm: distance of its slices.
     """
 
     hu: NDArray[np.int16]
     maps: NDArray[np.uint8]
     base: float
     apex: float
+    step_mm: float = SPACING_MM[0]
 
 
 def draw_chest(seed: int, number: int, knobs: AnatomyKnobs | None = None) -> Chest:
@@ -135,7 +137,7 @@ def has_chest(folder: Path, number: int) -> bool:
 def write_chest(folder: Path, number: int, chest: Chest) -> None:
     """Write one chest of a pool, its maps last."""
     _save(_file(folder, number, "hu"), chest.hu)
-    write_json(_file(folder, number, "range").with_suffix(".json"), [chest.base, chest.apex])
+    write_json(_file(folder, number, "range").with_suffix(".json"), [chest.base, chest.apex, chest.step_mm])
     _save(_file(folder, number, "maps"), chest.maps)
 
 
@@ -157,9 +159,9 @@ class ChestPool:
 
     def __getitem__(self, index: int) -> Chest:
         number = self.first + range(self.count)[index]
-        base, apex = json.loads(_file(self.folder, number, "range").with_suffix(".json").read_text("utf-8"))
+        base, apex, step_mm = json.loads(_file(self.folder, number, "range").with_suffix(".json").read_text("utf-8"))
         hu, maps = (np.load(_file(self.folder, number, what), mmap_mode="r") for what in ("hu", "maps"))
-        return Chest(hu, maps, base, apex)
+        return Chest(hu, maps, base, apex, step_mm)
 
 
 def _file(folder: Path, number: int, what: str) -> Path:

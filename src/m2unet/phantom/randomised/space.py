@@ -116,17 +116,20 @@ def smooth_field(
 
 
 def cut_slab(chest: Chest, rng: np.random.Generator, knobs: SpaceKnobs) -> Slab:
-    """Cut a bent slab out of a chest."""
+    """Cut a bent slab out of a chest; where its slices are thick, they become the slab's, as at prediction."""
     depth = chest.hu.shape[0]
     extent = chest.apex - chest.base
-    thick = rng.random() < knobs.thick_share
+    given = chest.step_mm >= knobs.step[0] * STEP_MM
+    thick = rng.random() < knobs.thick_share and not given
     fine = FINE if thick else 1
-    step = STEP_MM / SPACING_MM[0] / fine * float(rng.uniform(*(knobs.thick_step if thick else knobs.step)))
+    step = STEP_MM / chest.step_mm / fine * float(rng.uniform(*(knobs.thick_step if thick else knobs.step)))
     if rng.random() < knobs.beyond_share:
         middle = rng.uniform(chest.base - knobs.beyond[0] * extent, chest.apex + knobs.beyond[1] * extent)
     else:
         middle = rng.uniform(chest.base, chest.apex)
     count = knobs.slices * fine
+    if given:
+        step, middle = 1.0, np.round(middle - (count - 1) / 2) + (count - 1) / 2
     levels = middle + step * (np.arange(count) - (count - 1) / 2)
     levels = np.clip(levels, 0, depth - 1).astype(np.float32)
     places = _places(chest, levels, STEP_MM / fine, rng, knobs)
@@ -185,7 +188,7 @@ def _places(
     bend = [knobs.bend_mm * smooth_field(shape, rng, scale, step_mm) for _ in range(3)]
     tilt = np.tan(np.deg2rad(knobs.tilt_degrees * rng.standard_normal()))
     places = np.empty((3, *shape), np.float32)
-    places[0] = levels[:, None, None] + (bend[0] + np.float32(tilt) * turned_y) / np.float32(SPACING_MM[0])
+    places[0] = levels[:, None, None] + (bend[0] + np.float32(tilt) * turned_y) / np.float32(chest.step_mm)
     np.clip(places[0], 0, chest.hu.shape[0] - 1, out=places[0])
     centre = _middle(chest)
     places[1] = (turned_y + np.float32(shift[0]) + bend[1]) / np.float32(SPACING_MM[1]) + centre[0]
