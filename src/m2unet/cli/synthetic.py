@@ -15,7 +15,7 @@ def synthetic(
     chests: Annotated[int, typer.Option("--chests", min=1, help="Phantom chests to train on.")] = 150,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 6000,
     lr: Annotated[
-        float, typer.Option("--lr", min=0.0, help="Highest learning rate; a tenth to go on from --init.")
+        float, typer.Option("--lr", min=0.0, help="Highest learning rate; less to go on from --init.")
     ] = 2e-3,
     decay_from: Annotated[
         float, typer.Option("--decay-from", min=0.0, max=1.0, help="Share of the steps after which the rate falls.")

@@ -33,7 +33,7 @@ class ChestGrid:
     """A volume on the working grid, and the way back.
 
     Attributes:
-        hu: ``[z, y, x]`` float32, averaged over each working voxel, interpolated where the plane is coarser.
+        hu: ``[z, y, x]`` float32, averaged over each working voxel, interpolated where the scan is coarser.
         volume_shape: of the volume.
         spacing_mm: of the volume.
         window: ``(y0, y1, x0, x1)``, the part of the volume's plane that is covered.

@@ -17,8 +17,8 @@ TIPS_PER_ML = 0.55
 
 
 ROOT_LEVEL = {1: 0.6, 2: -0.4, 3: -0.6, 4: 0.4, 5: -0.6}
-"""Where each lobe's bronchus leaves above (+) or below the hilum: upper ones first, the middle lobe's in front of the
-lower one's; in units of :attr:`AnatomyParameters.lobar_roots`."""
+"""Where each lobe's bronchus leaves above (+) or below the hilum: upper lobes' first, then the middle, then the lower
+lobes'; in units of :attr:`AnatomyParameters.lobar_roots`."""
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,11 @@ class SlabBatch:
     def of(cls, drawn: Sequence[Samples]) -> SlabBatch:
         """All samples in one batch."""
         images = torch.from_numpy(np.concatenate([s.images for s in drawn]))
-        labels = torch.from_numpy(np.concatenate([s.labels for s in drawn]))
+        labels = torch.from_numpy(np.concatenate([s.labels for s in drawn])).long()
+        heights = torch.from_numpy(np.concatenate([s.heights for s in drawn]))
         known = [s.fissures for s in drawn if s.fissures is not None]
         fissures = torch.from_numpy(np.concatenate(known)) if len(known) == len(drawn) else None
-        return cls(images, labels, torch.from_numpy(np.concatenate([s.heights for s in drawn])), fissures).ready()
-
-    def ready(self) -> SlabBatch:
-        """The same with the memory format and types that the training wants."""
-        images = self.images.contiguous(memory_format=torch.channels_last)
-        return SlabBatch(images, self.labels.long(), self.heights, self.fissures)
+        return cls(images.contiguous(memory_format=torch.channels_last), labels, heights, fissures)
 
     def to(self, device: torch.device) -> SlabBatch:
         """The same on a device."""
