@@ -1,4 +1,4 @@
-"""A pytest plugin: no test and no child of a test reaches for a network, and what tries to fails, even if it hides it."""
+"""A pytest plugin: a test that reaches for a network fails, and a child of a test likewise, even if it hides it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard against networks itself: what it must catch, what it must let pass, and that a session with an attempt fails."""
+"""The guard against networks: what it must catch and let pass, and that a session with an attempt fails."""
 
 from __future__ import annotations
 

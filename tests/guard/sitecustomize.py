@@ -1,4 +1,4 @@
-"""Run by every Python whose PYTHONPATH begins with this folder, before anything else: no network in children of tests."""
+"""Run by every Python whose PYTHONPATH begins with this folder, before anything else: no network in tests' children."""
 
 import sys
 from importlib.machinery import PathFinder
