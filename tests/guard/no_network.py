@@ -72,8 +72,9 @@ def _address(sock: Any, address: Any, *_: Any) -> str | None:
 
 
 def _name(host: Any, *_: Any) -> str | None:
-    if host in (None, "", b"") or _is_loopback(host[0] if isinstance(host, tuple) else host):
-        return None
+    name = host[0] if isinstance(host, tuple) else host
+    if name in (None, "", b"") or _is_loopback(name) or os.fsdecode(name) == socket.gethostname():
+        return None  # torchrun asks for the machine's own name
     return repr(host)
 
 

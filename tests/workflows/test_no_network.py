@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import m2unet
 from m2unet.cohort.manifest import Manifest
 from m2unet.workflows.run_folder import RunFolder
 from tests.guard import no_network
+from tests.report.pages import read_page
 
 CI = ("CI", "TF_BUILD", "JENKINS_URL")
 """Where one of these is set OpenVINO reports nothing of its own accord, and a test would prove nothing."""
@@ -54,6 +56,11 @@ def test_predict_tells_nobody(engine: str, run: RunFolder, cohort: Manifest, hom
     assert len(list((tmp_path / "out").glob("*/result.json"))) == 2
     assert no_network.attempts(log) == []
     assert files_in(home) == []
+    pages = list((tmp_path / "out").rglob("*.html"))
+    assert {page.name for page in pages} == {"report.html", "viewer.html", "cohort.html"}
+    for page in pages:
+        references = read_page(page.read_text(encoding="utf-8")).references
+        assert references and not any(re.match(r"(?!data:)[a-z]+:|//", reference) for reference in references)
 
 
 def test_the_shipped_model_tells_nobody(cohort: Manifest, home: Path, tmp_path: Path) -> None:
