@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,12 @@ def test_openvino_left_alone_would_be_caught(home: Path, tmp_path: Path) -> None
     python(home, log, "-c", "import openvino, time; time.sleep(1)")
     assert any("google-analytics" in line for line in no_network.attempts(log))
     assert "intel" in files_in(home)
+
+
+def test_the_tests_of_openvino_and_dask_are_not_skipped_by_default() -> None:
+    """``make test`` and CI install the extra ``dev``, so it brings both."""
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "m2unet[dicom,openvino,cluster]" in project["project"]["optional-dependencies"]["dev"]
 
 
 def test_openvino_is_imported_in_one_place_only() -> None:
