@@ -125,7 +125,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.timeout(180)  # without a worker the case would wait in the queue
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
-def test_slurm_starts_workers_that_tell_nobody(run: RunFolder, cohort: Manifest, tmp_path: Path, slurm: Path) -> None:
+def test_slurm_starts_workers_that_report_nothing(
+    run: RunFolder, cohort: Manifest, tmp_path: Path, slurm: Path
+) -> None:
     job = ClusterJob(run.path, tmp_path / "out", "slurm", engine="openvino", options=PLAIN)
     outcomes = predict_on_cluster(job, find_cases([row.image for row in cohort.rows[:2]]))
     done = [next(outcomes)]

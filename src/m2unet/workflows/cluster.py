@@ -132,9 +132,8 @@ def _slurm(workers: int) -> Any:
     except ImportError:
         raise ConfigError("dask-jobqueue is not installed", mend="pip install 'm2unet[cluster]'") from None
     # Dask's pages name the cases and have no password; by default every machine of the network could open them.
-    configured = dask.config.get("jobqueue.slurm", {})
-    options = {"dashboard_address": "127.0.0.1:8787", **(configured.get("scheduler-options") or {})}
-    worker = ["--dashboard-address", "127.0.0.1:0", *(configured.get("worker-extra-args") or [])]
+    options = {"dashboard_address": "127.0.0.1:8787", **(dask.config.get("jobqueue.slurm.scheduler-options") or {})}
+    worker = ["--dashboard-address", "127.0.0.1:0", *(dask.config.get("jobqueue.slurm.worker-extra-args") or [])]
     try:
         cluster = SLURMCluster(scheduler_options=options, worker_extra_args=worker)
     except (ValueError, TypeError) as error:
