@@ -10,7 +10,7 @@ import pytest
 # Two test processes on two cores: threads of their own would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["tests.small_cohort"]
+pytest_plugins = ["tests.network", "tests.small_cohort"]
 
 DATA = Path(os.environ.get("M2UNET_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

@@ -29,6 +29,7 @@ from m2unet.models.weights import save_model
 from m2unet.training.state import TrainingState, save_state
 from tests.ct.samples import chest as dicom_chest
 from tests.ct.samples import write_series
+from tests.guard.no_network import with_guard
 from tests.inference.conftest import chest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def fuzz(kind: str, folder: Path, count: int = COUNT, seed: int = 0) -> dict[str
         capture_output=True,
         text=True,
         timeout=500,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": with_guard(str(ROOT / "src"), str(ROOT)), "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from tests.abuse.test_fuzz import ROOT, write_chest
 from tests.ct.samples import chest as dicom_chest
 from tests.ct.samples import write_series
+from tests.guard.no_network import with_guard
 
 RUNS = os.environ.get("M2UNET_FUZZ_RUNS", "2000")
 
@@ -45,7 +46,7 @@ def test_no_input_gives_a_traceback(tmp_path: Path, kind: str) -> None:
         text=True,
         check=False,
         timeout=560,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": with_guard(str(ROOT / "src"), str(ROOT)), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"number_of_executed_units: {RUNS}" in done.stderr

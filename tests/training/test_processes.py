@@ -14,6 +14,8 @@ import psutil
 import pytest
 import torch
 
+from tests.guard.no_network import with_guard
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -22,7 +24,7 @@ def start(folder: Path, *settings: str, processes: int = 1) -> subprocess.Popen[
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", "--max-restarts=3", f"--nproc-per-node={processes}", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": with_guard(str(ROOT))}
     return subprocess.Popen([*launcher, "tests.training.worker", str(folder), *settings], cwd=ROOT, env=environment)
 
 

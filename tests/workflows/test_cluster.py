@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -10,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 
@@ -52,10 +55,12 @@ def address_of(scheduler: subprocess.Popen[str]) -> str:
 def test_a_killed_worker_costs_no_result(run: RunFolder, cohort: Manifest, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     cases = [Case(f"{row.scan_id}_{copy}", row.image) for copy in range(2) for row in cohort.rows[:5]]
-    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    local = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
+    scheduler = ("distributed.cli.dask_scheduler", *local)
     with process(*scheduler) as head:
         address = address_of(head)
-        worker = ("distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard")
+        local = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
+        worker = ("distributed.cli.dask_worker", address, *local, "--no-nanny", "--nthreads", "1")
         with process(*worker) as first, process(*worker):
             job = ClusterJob(run.path, tmp_path / "many", address, engine="reference", options=PLAIN)
             outcomes = predict_on_cluster(job, cases)
@@ -86,6 +91,53 @@ def test_a_scheduler_that_is_not_there_is_named(run: RunFolder, cohort: Manifest
     job = ClusterJob(run.path, tmp_path, "nonsense://nowhere")
     with pytest.raises(ConfigError, match="scheduler"):
         list(predict_on_cluster(job, find_cases([cohort.rows[0].image])))
+
+
+SBATCH = """#!/bin/sh
+cp "$1" {folder}/job.sh
+HOME={home} setsid sh {folder}/job.sh > {folder}/worker.log 2>&1 &
+echo $! > {folder}/worker.pid
+echo "Submitted batch job 1"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A SLURM of this machine alone that starts what it is given at once, with an empty home; gives that home."""
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue")
+    folder, home = tmp_path / "slurm", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    for name, text in (("sbatch", SBATCH.format(home=home, folder=folder)), ("scancel", "#!/bin/sh\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    for name in ("CI", "TF_BUILD", "JENKINS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    local = {"scheduler-options": {"host": "127.0.0.1"}, "worker-extra-args": ["--host", "127.0.0.1"]}
+    described = {"cores": 1, "memory": "4GB", **local}
+    with dask.config.set({f"jobqueue.slurm.{name}": value for name, value in described.items()}):
+        yield home
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(int((folder / "worker.pid").read_text()), signal.SIGTERM)
+
+
+@pytest.mark.timeout(180)  # without a worker the case would wait in the queue
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_slurm_starts_workers_that_report_nothing(
+    run: RunFolder, cohort: Manifest, tmp_path: Path, slurm: Path
+) -> None:
+    job = ClusterJob(run.path, tmp_path / "out", "slurm", engine="openvino", options=PLAIN)
+    outcomes = predict_on_cluster(job, find_cases([row.image for row in cohort.rows[:2]]))
+    done = [next(outcomes)]
+    listening = {item.laddr.ip for item in psutil.Process().net_connections("inet") if item.status == "LISTEN"}
+    done += list(outcomes)
+    assert [outcome.error for outcome in done] == [None, None]
+    for outcome in done:
+        assert outcome.result is not None and outcome.result.model.engine.startswith("openvino")
+    assert listening == {"127.0.0.1"}  # neither the tasks nor Dask's page of them is open to the network
+    assert list(slurm.rglob("*")) == []
 
 
 def test_without_dask_the_extra_is_named(

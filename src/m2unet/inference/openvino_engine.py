@@ -1,10 +1,16 @@
-"""Convolutions by OpenVINO on a CPU: bf16 where the hardware multiplies it, else float32."""
+"""Convolutions by OpenVINO on a CPU: bf16 where the hardware multiplies it, else float32.
+
+OpenVINO reports its import and every ``openvino.convert_model`` to Google Analytics and keeps an identifier in
+``~/intel``. Neither happens here: :func:`import_openvino` keeps its telemetry from being loaded, and :func:`convert`
+uses the PyTorch frontend that ``convert_model`` wraps, which reports nothing.
+"""
 
 from __future__ import annotations
 
-import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -70,9 +76,7 @@ def compile_network(model: M2UNet) -> tuple[EngineM2UNet, str]:
 
 def assemble(model: M2UNet, graphs: Mapping[str, Any]) -> tuple[EngineM2UNet, str]:
     """Compile graphs of a model, and say in which floating-point precision they run."""
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if native else "f32",
@@ -92,16 +96,33 @@ def _two(found: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
+def import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry; nothing else in the package may import it.
+
+    The package ``openvino_telemetry`` cannot be imported in this process from then on, whatever a consent file in the
+    user's home says, and OpenVINO takes its own stand-in, which does nothing. Where other code has imported OpenVINO
+    before, its telemetry is loaded already and stays; what is used of OpenVINO here never calls it.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino
+
+    return openvino
+
+
 def convert(module: nn.Module, channels: int) -> Any:
     """A module of images ``[N, channels, H, W]`` as an OpenVINO model of any N, H and W."""
-    import openvino
+    openvino = import_openvino()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing warns of checks that hold
-        logging.getLogger("openvino").setLevel(logging.ERROR)
-        return openvino.convert_model(
-            module.eval(), example_input=torch.zeros(1, channels, 64, 64), input=[-1, channels, -1, -1]
-        )
+        traced = TorchScriptPythonDecoder(module.eval(), example_input=torch.zeros(1, channels, 64, 64))
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        graph = frontend.load(traced)
+        graph.set_partial_shape(graph.get_place_by_input_index(0), openvino.PartialShape([-1, channels, -1, -1]))
+        return frontend.convert(graph)
 
 
 def _runner(core: Any, graph: Any, settings: dict[str, Any]) -> Callable[[Tensor], tuple[Tensor, ...]]:

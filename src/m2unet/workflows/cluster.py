@@ -127,11 +127,15 @@ def _client(job: ClusterJob) -> Iterator[Any]:
 def _slurm(workers: int) -> Any:
     """A cluster of SLURM jobs as ``jobqueue.yaml`` of Dask's configuration describes them (cores, memory, queue)."""
     try:
+        import dask
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise ConfigError("dask-jobqueue is not installed", mend="pip install 'm2unet[cluster]'") from None
+    # Dask's pages name the cases and have no password; by default every machine of the network could open them.
+    options = {"dashboard_address": "127.0.0.1:8787", **(dask.config.get("jobqueue.slurm.scheduler-options") or {})}
+    worker = ["--dashboard-address", "127.0.0.1:0", *(dask.config.get("jobqueue.slurm.worker-extra-args") or [])]
     try:
-        cluster = SLURMCluster()
+        cluster = SLURMCluster(scheduler_options=options, worker_extra_args=worker)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             "The SLURM cluster is not described",
