@@ -1,8 +1,8 @@
 """Paired tests of one method against the others of its table, on the same test scans.
 
 AUC: DeLong's test with patient-clustered covariance, where each class has enough patients; other figures of severity: a
-permutation test that exchanges the two methods' answers within patients; overlap: the sign-flip test over patients. Test
-scans of all finished folds are pooled. p-values are two-sided and not adjusted for the number of comparisons.
+permutation test that exchanges the two methods' answers within patients; overlap: the sign-flip test over patients.
+Test scans of all finished folds are pooled. p-values are two-sided and not adjusted for the number of comparisons.
 """
 
 from __future__ import annotations
