@@ -83,7 +83,9 @@ class TrainConfig(_Section):
     weight_decay: float = Field(1e-4, ge=0)
     poly_power: float = Field(0.75, ge=0)
     bags_per_step: int = Field(4, ge=1, description="bags that share one set of batch statistics")
-    accumulate: int = Field(1, ge=1, description="steps whose gradients are summed; each keeps its own statistics")
+    accumulate: int = Field(
+        1, ge=1, description="steps whose gradients are averaged into one update; each keeps its own statistics"
+    )
     lambda_mil: float = Field(0.01, ge=0, description="weight of the severity loss")
     oversample: Literal["balance", "none"] | float = Field(
         "balance", description="repeat severe scans until balanced, or by this factor"
@@ -117,7 +119,7 @@ class ConfidenceConfig(_Section):
     rule: Literal["youden", "sensitivity", "f1", "accuracy"] = Field("youden", description="of the operating point")
     target_sensitivity: float = Field(0.95, gt=0, le=1, description="least sensitivity under the rule `sensitivity`")
     reference_scans: int = Field(300, ge=0, description="training scans by which unusual ones are told")
-    usual_quantile: float = Field(0.975, gt=0.5, le=1, description="share of usual scans that pass as such")
+    usual_quantile: float = Field(0.975, gt=0.5, lt=1, description="share of usual scans that pass as such")
 
 
 class HandcraftedConfig(_Section):

@@ -57,3 +57,16 @@ def test_perfect_and_undefined_cases() -> None:
     single = calibration([0, 0], [0.3, 0.1])
     assert single.slope is single.intercept is None and single.reason == "only one class is present"
     json.dumps(single.to_dict(), allow_nan=False)
+
+
+def test_a_probability_on_an_edge_belongs_to_the_bin_above() -> None:
+    """0.3, 0.6 and 0.7 times ten lie below 3, 6 and 7 or their edges above them, by rounding."""
+    for number in range(11):
+        bins = calibration([0, 1], [number / 10] * 2).bins
+        assert [b.count for b in bins].index(2) == min(number, 9)
+    assert calibration([0, 1], [0.25, 0.3]).ece == pytest.approx(0.475)
+
+
+def test_probabilities_that_are_all_the_same_have_no_slope() -> None:
+    found = calibration([0, 1, 0, 1], [0.4] * 4)
+    assert found.slope is None and found.reason is not None and "all the same" in found.reason

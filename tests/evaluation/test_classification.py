@@ -124,13 +124,20 @@ def test_patients_take_the_mean_probability_and_any_label() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(CASES, st.sampled_from(["youden", "f1", "accuracy"]))
-def test_the_chosen_threshold_is_best_of_a_fine_grid(cases: list[tuple[int, int]], rule: str) -> None:
+def test_the_chosen_threshold_is_best_of_those_that_separate(cases: list[tuple[int, int]], rule: str) -> None:
     severity, level = np.array(cases).T
     chosen = choose_threshold(severity, level / 8, rule)  # type: ignore[arg-type]
-    if len(set(severity.tolist())) < 2:
+
+    def separates(threshold: float) -> bool:
+        called = level / 8 >= threshold
+        return called[severity == 1].mean() > called[severity == 0].mean()
+
+    both = len(set(severity.tolist())) == 2
+    grid = [t for t in np.linspace(0, 1.05, 22) if both and separates(t)]
+    if not grid:
         assert chosen is None
         return
-    assert chosen is not None
+    assert chosen is not None and separates(chosen)
 
     def merit(threshold: float) -> float:
         called = (level / 8 >= threshold).astype(int)
@@ -140,5 +147,10 @@ def test_the_chosen_threshold_is_best_of_a_fine_grid(cases: list[tuple[int, int]
             return reference.f1_score(severity, called, zero_division=0)
         return reference.accuracy_score(severity, called)
 
-    best = max(merit(t) for t in np.linspace(0, 1.05, 22))
-    assert merit(chosen) == pytest.approx(best)
+    assert merit(chosen) == pytest.approx(max(map(merit, grid)))
+
+
+@pytest.mark.parametrize("rule", ["youden", "f1", "accuracy", "sensitivity"])
+def test_scores_without_information_give_no_threshold(rule: str) -> None:
+    assert choose_threshold([0, 1, 0, 1], [0.3] * 4, rule) is None  # type: ignore[arg-type]
+    assert choose_threshold([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9], rule) is None  # type: ignore[arg-type]

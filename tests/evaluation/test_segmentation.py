@@ -144,3 +144,19 @@ def test_surfaces_by_hand_use_the_spacing() -> None:
     assert gone["RUL"] == segmentation.SurfaceAgreement(0.0, None, segmentation.ABSENT_FROM_PREDICTION)
     with pytest.raises(M2UNetError, match="3-D masks"):
         surface_metrics(truth[0], truth[0], SPACING)
+
+
+def test_distances_respect_a_tilted_gantry() -> None:
+    """Slices of 10 mm stacked at 20 degrees: two points of neighbouring slices above each other in the body."""
+    tilt = np.radians(20)
+    direction = np.eye(3)
+    direction[:, 2] = [0.0, np.sin(tilt), np.cos(tilt)]  # the step from slice to slice is slanted
+    truth, predicted = (np.zeros((2, 40, 3), dtype=np.uint8) for _ in range(2))
+    truth[0, 10, 1], predicted[1, 10, 1] = 1, 1
+    spacing = (10.0, 1.0, 1.0)
+    along = surface_metrics(truth, predicted, spacing, direction=direction)["RUL"].hd95_mm
+    assert along == pytest.approx(10.0)
+    predicted = np.roll(predicted, -3, axis=1)
+    step = np.array([0, 10 * np.sin(tilt) - 3, 10 * np.cos(tilt)])
+    found = surface_metrics(truth, predicted, spacing, direction=direction)["RUL"].hd95_mm
+    assert found == pytest.approx(np.linalg.norm(step)) and found < np.hypot(10, 3) - 0.9

@@ -65,3 +65,9 @@ def test_bands() -> None:
 def test_lists_of_other_lengths_are_refused() -> None:
     with pytest.raises(M2UNetError, match="group"):
         subgroup_figures([0, 1], [0.1, 0.9], ["a", "b"], ["x"], threshold=0.5)
+
+
+def test_a_patient_of_both_classes_counts_once() -> None:
+    severity, patients = [1, 0] * 3 + [0], ["a", "a", "b", "b", "c", "c", "d"]
+    (found,) = subgroup_figures(severity, [0.5] * 7, patients, ["x"] * 7, threshold=0.5)
+    assert found.patients == 4 and found.brier is None and found.reasons["brier"] == "4 patients; 5 are needed"

@@ -42,13 +42,32 @@ def test_maps_by_hand() -> None:
     assert LOGISTIC.said == "Calibrated (logistic) on 40 validation scans of 25 patients."
 
 
-def test_the_interval_is_students() -> None:
-    bags = (0.6, 0.7, 0.65, 0.8, 0.72)
-    odds = logit(np.array(bags))
-    low, high = stats.t.interval(0.95, 4, odds.mean(), stats.sem(odds))
-    assert mean_interval(bags) == pytest.approx((expit(low), expit(high)))
+def test_the_interval_is_students_of_the_mean_probability() -> None:
+    bags = np.array((0.6, 0.7, 0.65, 0.8, 0.72))
+    mean = bags.mean()
+    low, high = stats.t.interval(0.95, 4, logit(mean), stats.sem(bags) / (mean * (1 - mean)))
+    assert mean_interval(tuple(bags)) == pytest.approx((expit(low), expit(high)))
     assert mean_interval((0.5,)) is None
     assert mean_interval((0.0, 1.0)) is not None  # finite at the ends
+
+
+def test_the_interval_holds_the_probability_it_is_of() -> None:
+    """Bags that disagree widely: the mean of their log-odds lies far from that of their probabilities."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        bags = tuple(expit(rng.normal(rng.normal(0, 3), rng.uniform(0, 4), rng.integers(2, 9))).tolist())
+        point = OperatingPoint(float(rng.uniform(0.1, 0.9)), low=0.3, high=0.35)
+        found = Confidence(LOGISTIC, point).judge(estimate(*bags))
+        assert found.low is not None and found.high is not None
+        assert found.low <= found.probability <= found.high
+        if not found.abstain:
+            assert found.low >= point.threshold if found.severe else found.high < point.threshold
+
+
+def test_no_threshold_no_answer() -> None:
+    point = OperatingPoint(reason="the scores of 8 validation scans do not separate the classes", informative=False)
+    found = Confidence(operating_point=point).judge(estimate(0.9, 0.91))
+    assert found.said == UNCERTAIN and found.threshold == 0.5 and "8 validation scans" in found.reasons[0]
 
 
 def test_an_interval_over_the_threshold_is_uncertain() -> None:

@@ -78,7 +78,7 @@ def test_table_one_counts_the_network() -> None:
     assert rows[-1]["size"] == "15.317 MiB" and rows[-1]["paper_size"] == "15.32 MiB"
 
 
-def test_auc_is_tested_by_delong_and_the_rest_by_bootstrap() -> None:
+def test_each_figure_has_its_test() -> None:
     first, second = outcome(0.05, 1), outcome(0.4, 2)
     found = {c.metric: c for c in compare(("a", first), ("b", second), ["auc", "accuracy", "dsc", "size_mib"])}
     assert set(found) == {"auc", "accuracy", "dsc"}
@@ -92,23 +92,25 @@ def test_auc_is_tested_by_delong_and_the_rest_by_bootstrap() -> None:
         [s.patient_id for s in first.scans],
     )
     assert found["auc"].difference.p_value == pytest.approx(by_hand.p_value) and found["auc"].patients == 15
-    assert found["accuracy"].difference.method == found["dsc"].difference.method == "bootstrap"
+    assert (found["accuracy"].difference.method, found["dsc"].difference.method) == ("permutation", "sign-flip")
+    few = {c.metric: c for c in compare(("a", Outcome({}, first.scans[:4])), ("b", second), ["auc"])}
+    assert few["auc"].difference.method == "permutation"  # too few patients for DeLong's test
     gaps = [b.overlap["dsc"] - a.overlap["dsc"] for a, b in zip(first.scans, second.scans, strict=True)]
     assert found["dsc"].difference.difference == pytest.approx(np.mean(gaps))
     low, high = found["dsc"].difference.low, found["dsc"].difference.high
     assert low is not None and high is not None and low < np.mean(gaps) < high
 
 
-def test_clustered_bootstrap_has_the_width_of_the_patients_mean() -> None:
+def test_the_interval_has_the_width_of_the_patients_mean() -> None:
     """With two scans a patient that agree, the interval is that of fifteen independent values."""
     rng = np.random.default_rng(5)
     gaps = rng.normal(0.02, 0.05, size=15)
     one = [ScanResult(f"s{n}", f"p{n % 15}", 0, 1, None, {"dsc": 0.6}) for n in range(30)]
     two = [ScanResult(f"s{n}", f"p{n % 15}", 0, 1, None, {"dsc": 0.6 + gaps[n % 15]}) for n in range(30)]
     (found,) = compare(("a", Outcome({}, one)), ("b", Outcome({}, two)), ["dsc"])
-    expected = 2 * 1.96 * gaps.std() / np.sqrt(15)
+    expected = 2 * 2.145 * gaps.std(ddof=1) / np.sqrt(15)  # Student's t of 14 degrees of freedom
     assert found.difference.low is not None and found.difference.high is not None
-    assert found.difference.high - found.difference.low == pytest.approx(expected, rel=0.12)
+    assert found.difference.high - found.difference.low == pytest.approx(expected, rel=1e-3)
 
 
 def test_scans_are_paired_by_name_not_by_place() -> None:

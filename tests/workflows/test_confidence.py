@@ -48,7 +48,7 @@ def test_a_trained_model_carries_its_confidence(run: RunFolder, cohort: Manifest
     expected = fit_calibrator(known, tiny_config.confidence)
     assert stored.calibrator.kind == expected.kind == "logistic" and stored.calibrator.scans == len(rows)
     assert stored.calibrator.slope == pytest.approx(expected.slope, rel=1e-4)
-    assert stored.operating_point.scans == len(rows) and 0 <= stored.operating_point.threshold <= 1.01
+    assert stored.operating_point == choose_operating_point(known, stored.calibrator, tiny_config.confidence)
     assert stored.validation["brier_raw"] == pytest.approx(
         np.mean((np.array(known.probability) - known.severity) ** 2), abs=1e-6
     )
@@ -125,6 +125,15 @@ def test_the_operating_point_follows_the_rule() -> None:
     assert youden.specificity == pytest.approx(2 / 3) and youden.rule == "youden"
     wanted = choose_operating_point(KNOWN, plain, ConfidenceConfig(rule="sensitivity", target_sensitivity=0.6))
     assert wanted.threshold == pytest.approx(0.725) and wanted.rule == "sensitivity of at least 0.6"
+
+
+@pytest.mark.parametrize("scores", [[0.3] * 4, [0.8, 0.2, 0.7, 0.1]])
+def test_scores_that_do_not_separate_the_classes_choose_no_threshold(scores: list[float]) -> None:
+    known = JudgedScans([0, 1, 0, 1], scores, list("abcd"))
+    plain = fit_calibrator(known, ConfidenceConfig(calibration="none"))
+    found = choose_operating_point(known, plain, ConfidenceConfig())
+    assert (found.threshold, found.scans, found.informative) == (0.5, 0, False)
+    assert "4 validation scans do not separate" in str(found.reason)
 
 
 def test_the_interval_of_the_threshold_is_a_bootstrap_over_patients() -> None:

@@ -22,7 +22,7 @@ class Bin:
     """One bin of the reliability diagram.
 
     Attributes:
-        low, high: its edges; the last bin includes its upper one.
+        low, high: its edges; a bin includes its lower one, the last also its upper one.
         count: cases in it.
         mean_probability, share_severe: None in an empty bin.
     """
@@ -87,7 +87,8 @@ def calibration(severity: ArrayLike, probability: ArrayLike, bins: int = 10) -> 
 
 def _bins(truth: NDArray[np.bool_], score: NDArray[np.float64], bins: int) -> tuple[Bin, ...]:
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, bins - 1)
+    # a probability on an edge, such as 0.3 of ten bins, belongs above it, though 0.3 * 10 and the edge are both rounded
+    place = np.clip(np.floor(score * bins + 1e-9).astype(np.int64), 0, bins - 1)
     result = []
     for number in range(bins):
         held = place == number
@@ -107,6 +108,8 @@ def _logistic(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[flo
         return None, None, "only one class is present"
     odds = logit(np.clip(score, _EDGE, 1 - _EDGE))
     intercept = float(brentq(lambda shift: float(np.sum(expit(odds + shift)) - truth.sum()), -50, 50))
+    if np.ptp(odds) < 1e-9:
+        return None, intercept, "the probabilities are all the same, so the slope is undefined"
     low, high = odds[~truth], odds[truth]
     if low.max() <= high.min() or high.max() <= low.min():
         return None, intercept, "the probabilities part the classes completely, so the slope has no finite value"

@@ -204,7 +204,8 @@ def choose_threshold(
     """The operating point that is best by a rule; to be chosen on validation cases and then kept.
 
     Candidates lie midway between neighbouring distinct probabilities, so that a case near the threshold does not flip
-    by rounding; among equals the one nearest to 0.5 wins.
+    by rounding; among equals the one nearest to 0.5 wins. Calling every case alike is no candidate: where nothing
+    separates the classes better than that, the probabilities hold no information to choose by.
 
     Args:
         severity: ``[n]``, 1 severe, 0 non-severe.
@@ -214,7 +215,8 @@ def choose_threshold(
         target: least sensitivity under the last rule.
 
     Returns:
-        The threshold, or None when only one class is present: there is nothing to choose by.
+        The threshold, or None when only one class is present, or none separates the classes better than calling every
+        case alike does: there is nothing to choose by.
 
     Raises:
         M2UNetError: as :func:`classification_metrics`.
@@ -224,13 +226,20 @@ def choose_threshold(
     if not positives or not negatives:
         return None
     levels = np.unique(score)
-    candidates = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [np.nextafter(1.0, 2.0)]])
+    candidates = (levels[1:] + levels[:-1]) / 2
     called = score[None, :] >= candidates[:, None]
     hits, alarms = called[:, truth].sum(axis=1), called[:, ~truth].sum(axis=1)
+    youden = hits / positives - alarms / negatives
+    informative = youden > 1e-12
     if rule == "sensitivity":
-        return float(candidates[np.flatnonzero(hits / positives >= target - 1e-12)[-1]])
+        informative &= hits / positives >= target - 1e-12
+    if not informative.any():
+        return None
+    candidates, hits, alarms, youden = (values[informative] for values in (candidates, hits, alarms, youden))
+    if rule == "sensitivity":
+        return float(candidates[-1])
     if rule == "youden":
-        merit = hits / positives - alarms / negatives
+        merit = youden
     elif rule == "f1":
         merit = 2 * hits / (hits + alarms + positives)
     else:

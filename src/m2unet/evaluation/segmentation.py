@@ -191,6 +191,7 @@ def surface_metrics(
     predicted: NDArray[Any],
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float = 2.0,
+    direction: NDArray[np.float64] | None = None,
 ) -> dict[str, SurfaceAgreement]:
     """Surface Dice and 95 % Hausdorff distance of each lobe, in millimetres.
 
@@ -203,6 +204,8 @@ def surface_metrics(
         predicted: the same shape.
         spacing_mm: ``(z, y, x)``.
         tolerance_mm: how far two surfaces may lie apart and still agree.
+        direction: 3 x 3 in ITK's convention (columns are the unit vectors of x, y, z); a tilted gantry's are not at
+            right angles, and distances are those in the body. None for right angles.
 
     Returns:
         By lobe abbreviation.
@@ -213,9 +216,9 @@ def surface_metrics(
     if truth.ndim != 3 or truth.shape != predicted.shape:
         raise M2UNetError("Two 3-D masks must lie on one grid", found=f"shapes {truth.shape} and {predicted.shape}")
     left, right = _codes(truth), _codes(predicted)
-    return {
-        lobe.abbreviation: _surface(left == lobe.code, right == lobe.code, spacing_mm, tolerance_mm) for lobe in LOBES
-    }
+    axes = np.eye(3) if direction is None else direction
+    to_mm = (axes * np.asarray(spacing_mm[::-1]))[:, ::-1].T  # from an index (z, y, x) to millimetres (x, y, z)
+    return {lobe.abbreviation: _surface(left == lobe.code, right == lobe.code, to_mm, tolerance_mm) for lobe in LOBES}
 
 
 def surface_means(surfaces: Mapping[str, SurfaceAgreement]) -> dict[str, float | None]:
@@ -235,12 +238,12 @@ def surface_means(surfaces: Mapping[str, SurfaceAgreement]) -> dict[str, float |
 
 
 def _surface(
-    truth: NDArray[np.bool_], predicted: NDArray[np.bool_], spacing_mm: tuple[float, float, float], tolerance_mm: float
+    truth: NDArray[np.bool_], predicted: NDArray[np.bool_], to_mm: NDArray[np.float64], tolerance_mm: float
 ) -> SurfaceAgreement:
     reason = _absence(int(truth.any()), int(predicted.any()))
     if reason is not None:
         return SurfaceAgreement(None if reason == ABSENT_FROM_BOTH else 0.0, None, reason)
-    points = [_surface_points(mask, spacing_mm) for mask in (truth, predicted)]
+    points = [_surface_points(mask, to_mm) for mask in (truth, predicted)]
     there, back = _distances(points[1], points[0]), _distances(points[0], points[1])
     near = int(np.sum(there <= tolerance_mm)) + int(np.sum(back <= tolerance_mm))
     return SurfaceAgreement(
@@ -257,8 +260,8 @@ def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     return tuple(spans)
 
 
-def _surface_points(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Positions in mm, ``[n, 3]``, of the voxels with a face neighbour outside the mask."""
+def _surface_points(mask: NDArray[np.bool_], to_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions in mm, ``[n, 3]``, of the voxels with a face neighbour outside the mask; ``to_mm`` is ``[3, 3]``."""
     box = _bounding_box(mask)
     inside = mask[box]
     inner = inside.copy()
@@ -268,7 +271,7 @@ def _surface_points(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, flo
         held[:-1] &= moved[1:]
         held[0] = held[-1] = False
     corner = np.array([side.start for side in box])
-    return np.asarray((np.argwhere(inside & ~inner) + corner) * np.asarray(spacing_mm, dtype=np.float64))
+    return np.asarray((np.argwhere(inside & ~inner) + corner) @ to_mm)
 
 
 def _distances(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

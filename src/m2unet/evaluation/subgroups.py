@@ -107,6 +107,7 @@ def subgroup_figures(
 def _of(name: str, truth: Any, score: Any, called: Any, who: Any, least: int) -> Subgroup:
     severe = len(set(who[truth].tolist()))
     other = len(set(who[~truth].tolist()))
+    patients = len(set(who.tolist()))  # one with both severe and other scans counts once
     found = classification_metrics(truth, called.astype(float))
     calibrated = calibration(truth, score)
     values: dict[str, float | None] = {
@@ -116,7 +117,7 @@ def _of(name: str, truth: Any, score: Any, called: Any, who: Any, least: int) ->
         "brier": calibrated.brier,
         "intercept": calibrated.intercept,
     }
-    needs = {"sensitivity": (severe,), "specificity": (other,), "brier": (severe + other,)}
+    needs = {"sensitivity": (severe,), "specificity": (other,), "brier": (patients,)}
     reasons = {}
     for figure in values:
         fewest = min(needs.get(figure, (severe, other)))
@@ -124,5 +125,7 @@ def _of(name: str, truth: Any, score: Any, called: Any, who: Any, least: int) ->
             values[figure] = None
             reasons[figure] = (
                 f"{severe} severe and {other} other patients; {least} are needed of each class it rests on"
+                if figure != "brier"
+                else f"{patients} patients; {least} are needed"
             )
-    return Subgroup(name, int(truth.size), len(set(who.tolist())), severe, **values, reasons=reasons)
+    return Subgroup(name, int(truth.size), patients, severe, **values, reasons=reasons)

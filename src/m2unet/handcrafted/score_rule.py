@@ -53,13 +53,13 @@ def chosen_rule(severity: Sequence[int], measured: Sequence[Measured]) -> ScoreR
     """The rule with the best Youden index on these scans, which should be validation scans.
 
     Raises:
-        RunError: only one class.
+        RunError: only one class, or no threshold separates the classes.
     """
     shares = [full_score(m) / HIGHEST for m in measured]
     best = choose_threshold(severity, shares) if shares else None
     if best is None:
         raise RunError(
-            "A threshold is chosen on validation scans of both classes",
+            "A threshold is chosen on validation scans of both classes, whose scores separate them",
             found=f"{len(shares)} scans, severities {sorted(set(severity))}",
             mend="hold out more patients with --validation, or keep handcrafted.threshold=19.5",
         )

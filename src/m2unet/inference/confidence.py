@@ -106,6 +106,8 @@ class OperatingPoint:
         reason: why then.
         low, high: 95 % interval of the threshold, from resampled validation patients: few scans leave it open where it
             lies. None where it was not chosen on them.
+        informative: False where the validation scans were there but their scores did not separate the classes: then
+            the threshold is :data:`DEFAULT_THRESHOLD` and no answer is given.
     """
 
     threshold: float = DEFAULT_THRESHOLD
@@ -116,13 +118,16 @@ class OperatingPoint:
     reason: str | None = "the model's card holds no operating point"
     low: float | None = None
     high: float | None = None
+    informative: bool = True
 
     def straddled(self, low: float, high: float) -> str | None:
         """Why an interval of a probability leaves the answer open, in words; None if it does not.
 
         It does where it meets the threshold, or the interval of the threshold.
         """
-        ends = (self.threshold, self.threshold) if self.low is None or self.high is None else (self.low, self.high)
+        ends = (self.threshold, self.threshold)
+        if self.low is not None and self.high is not None:  # resampling can miss the threshold itself
+            ends = (min(self.low, self.threshold), max(self.high, self.threshold))
         if low >= ends[1] or high < ends[0]:
             return None
         said = f"the interval {low:.2f} to {high:.2f} straddles the threshold {self.threshold:.2f}"
@@ -134,9 +139,10 @@ class Judgement:
     """An estimate, judged.
 
     Attributes:
-        probability: calibrated mean over the bags.
+        probability: calibrated; of the mean of the network's probabilities over the bags.
         bags: each bag's, calibrated.
-        low, high: 95 % interval of the mean over endlessly many bags (Student's t on the log-odds); None of one bag.
+        low, high: 95 % interval of the probability over endlessly many bags, see :func:`mean_interval`; it always holds
+            the probability. None of one bag.
         threshold: the operating point.
         severe: whether the probability reaches it.
         abstain: whether the answer is left to a human.
@@ -198,6 +204,8 @@ class Confidence:
         open_ends = (probability, probability) if low is None or high is None else (low, high)
         straddled = self.operating_point.straddled(*open_ends)
         reasons = [] if straddled is None else [straddled]
+        if not self.operating_point.informative:
+            reasons.insert(0, f"there is no threshold to decide by: {self.operating_point.reason}")
         limiting = sorted({f.code for f in findings if f.level == "warning" and f.code in LIMITING_FINDINGS})
         if limiting:
             reasons.append(f"the quality check warns of {', '.join(limiting)}")
@@ -266,15 +274,21 @@ def read_confidence(folder: Path, card: Mapping[str, Any]) -> Confidence:
 
 
 def mean_interval(bags: Sequence[float], level: float = INTERVAL_LEVEL) -> tuple[float, float] | None:
-    """Interval of the mean over bags: Student's t on the log-odds; None for fewer than two bags."""
+    """Interval of the mean probability over endlessly many bags; None for fewer than two bags.
+
+    Student's t of the mean probability, taken to the log-odds by the delta method so that it stays within 0 and 1. It
+    always holds the mean of ``bags``.
+    """
     from scipy.special import stdtrit
 
     if len(bags) < 2:
         return None
-    odds = _logit(np.asarray(bags))
-    reach = float(stdtrit(len(bags) - 1, 0.5 + level / 2) * odds.std(ddof=1) / np.sqrt(len(bags)))
-    middle = float(odds.mean())
-    return float(_expit(middle - reach)), float(_expit(middle + reach))
+    values = np.clip(np.asarray(bags, dtype=np.float64), _EDGE, 1 - _EDGE)
+    mean = float(values.mean())
+    error = float(values.std(ddof=1)) / np.sqrt(len(bags))
+    reach = float(stdtrit(len(bags) - 1, 0.5 + level / 2)) * error / (mean * (1 - mean))
+    low, high = (float(_expit(_logit(mean) + sign * reach)) for sign in (-1, 1))
+    return min(low, mean), max(high, mean)
 
 
 def _logit(probability: Any) -> Any:

@@ -6,9 +6,9 @@ NeurIPS; González et al. 2022, Med Image Anal 82:102596, on features of lung CT
 (2004, J Multivar Anal 88:365-411), because there are more channels than scans. The vector before the classifier, which
 served before (version 1), forgets what severity does not need.
 
-The limit is set on validation scans at a stated rate of false alarms: a one-sided prediction limit of the logarithm of
-the distance (Student's t). With fewer than :data:`LEAST_HELD_OUT` of them, training scans take their place, each
-measured against a Gaussian fitted without its own patient.
+The limit is set on validation scans at a stated rate of false alarms, see :func:`prediction_limit`. With fewer than
+:data:`LEAST_HELD_OUT` of them, training scans take their place, each measured against a Gaussian fitted without its own
+patient.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from m2unet.errors import M2UNetError
 from m2unet.inference.severity import SeverityEstimate
 
 VERSION = 2
@@ -155,18 +156,28 @@ def _parts(patients: Sequence[str]) -> Iterator[NDArray[np.bool_]]:
 
 
 def prediction_limit(usual: NDArray[np.float64], quantile: float) -> float:
-    """One-sided prediction limit for the distance of the next usual scan: Student's t on the logarithm.
+    """One-sided prediction limit for the distance of the next usual scan.
+
+    The larger of two: Student's t on the logarithm, and the distance of rank (n + 1) * quantile or the largest, which
+    holds for distances of any distribution (conformal prediction, Vovk et al. 2005). The first alone passes too few
+    where distances are skewed, as those of several scanners are.
 
     Args:
         usual: ``[n]`` distances, n at least 2.
-        quantile: share of usual scans that is to pass.
+        quantile: share of usual scans that is to pass, below 1.
+
+    Raises:
+        M2UNetError: the quantile is not below 1: no limit would ever be passed.
     """
     from scipy.special import stdtrit
 
+    if not 0 < quantile < 1:
+        raise M2UNetError("The share of usual scans that pass must lie below 1", found=quantile, expected="e.g. 0.975")
     logs = np.log(np.maximum(usual, np.finfo(np.float64).tiny))
     count = len(logs)
     reach = float(stdtrit(count - 1, quantile)) * float(logs.std(ddof=1)) * np.sqrt(1 + 1 / count)
-    return float(np.exp(logs.mean() + reach))
+    rank = min(count, int(np.ceil((count + 1) * quantile)))
+    return max(float(np.exp(logs.mean() + reach)), float(np.sort(usual)[rank - 1]))
 
 
 def _scale(known: NDArray[np.float64]) -> NDArray[np.float64]:

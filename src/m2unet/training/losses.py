@@ -26,8 +26,9 @@ class Losses:
     Attributes:
         total: ``lambda_mil * severity + lobes``, what is differentiated.
         severity: mean cross-entropy of the severity logits, zero if no bag has a label.
-        lobes: mean over masked bags of pixel cross-entropy + (1 - soft Dice), zero if no bag has a mask. Pixels marked
-            :data:`m2unet.anatomy.UNDECIDED` count in neither; a bag of nothing else adds zero.
+        lobes: mean over masked bags of pixel cross-entropy + (1 - soft Dice), zero if no bag has a mask. Dice is
+            averaged over all classes, also those absent from the bag: there any score for the class costs. Pixels
+            marked :data:`m2unet.anatomy.UNDECIDED` count in neither; a bag of nothing else adds zero.
     """
 
     total: Tensor

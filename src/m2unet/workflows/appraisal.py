@@ -92,16 +92,13 @@ class Appraisal:
         return found
 
 
-def appraise(
-    scores: Sequence[ScanScore], point: OperatingPoint | None, leakage: Leakage, *, seed: int = 0
-) -> Appraisal:
+def appraise(scores: Sequence[ScanScore], point: OperatingPoint | None, leakage: Leakage) -> Appraisal:
     """Appraise a model on scored scans.
 
     Args:
         scores: one a scan; those without a known or predicted severity are left out.
         point: the model's operating point; None if each scan carries its own threshold.
         leakage: what the comparison with the training scans found.
-        seed: of the bootstrap.
     """
     known = [s for s in scores if s.severity is not None and s.probability is not None]
     if not known:
@@ -113,7 +110,7 @@ def appraise(
     if point is not None:
         thresholds = [point.threshold] * len(known)
     called = [float(p >= t) for p, t in zip(probability, thresholds, strict=True)]
-    intervals = classification_intervals(severity, called, patients, seed=seed)
+    intervals = classification_intervals(severity, called, patients)
     raw = [s.raw for s in known if s.raw is not None]
     judged = all(s.answer is not None for s in known)
     groups, reasons = _subgroups(known, severity, probability, patients, thresholds)

@@ -72,7 +72,7 @@ def method_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
         "quality": "scans that fail a check are refused; warnings, and scans unlike the training scans, leave the "
         "answer to a human",
         "measures": _MEASURES,
-        "uncertainty": "95 % bootstrap intervals, patients resampled; spread over bags, or over parts of a forest",
+        "uncertainty": "95 % intervals with patients as clusters; spread over bags, or over parts of a forest",
         "updating": "none after evaluation; calibration and threshold were fitted on validation scans before it",
         "use": "the scan alone goes in, nobody prepares it; the scans left to a human need a reader of CT; what "
         "expertise that asks for is yours to say",

@@ -14,7 +14,7 @@ from m2unet.cohort.folds import Split
 from m2unet.cohort.store import Store, StoredScan
 from m2unet.config import ConfidenceConfig, Config
 from m2unet.evaluation.calibration import calibration
-from m2unet.evaluation.classification import choose_threshold, classification_metrics
+from m2unet.evaluation.classification import area_under_curve, choose_threshold, classification_metrics
 from m2unet.evaluation.recalibration import fit_isotonic, fit_logistic
 from m2unet.inference.confidence import INTERVAL_LEVEL, Calibrator, Confidence, OperatingPoint
 from m2unet.inference.network import Network
@@ -140,8 +140,11 @@ def choose_operating_point(known: JudgedScans, calibrator: Calibrator, config: C
     if not known.both:
         return OperatingPoint(reason=known.missing)
     calibrated = [calibrator(probability) for probability in known.probability]
+    area = area_under_curve(known.severity, known.probability)
     threshold = choose_threshold(known.severity, calibrated, config.rule, target=config.target_sensitivity)
-    assert threshold is not None
+    if threshold is None or area is None or area <= 0.5:
+        reason = f"the scores of {len(known.severity)} validation scans do not separate severe from non-severe"
+        return OperatingPoint(reason=f"{reason} (AUC {area:.2f})", informative=False)
     found = classification_metrics(known.severity, calibrated, threshold)
     rule = f"sensitivity of at least {config.target_sensitivity:g}" if config.rule == "sensitivity" else config.rule
     low, high = _threshold_interval(known, calibrated, config)

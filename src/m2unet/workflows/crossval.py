@@ -122,7 +122,7 @@ class CrossValidation:
             same_content=tuple((one, other) for check in checks for one, other in check.get("same_content", ())),
             reason=next((check["reason"] for check in checks if check.get("reason")), None),
         )
-        return appraise(scores, None, leakage, seed=self.config.seed)
+        return appraise(scores, None, leakage)
 
 
 def fold_figures(summary: Mapping[str, Any]) -> dict[str, float | None]:

@@ -60,16 +60,16 @@ def evaluate_scans(
         predictor: the trained model.
         rows: scans with a severity, a lobe mask, or both.
         out: folder of the results; finished scans found there are not scored again.
-        seed: seed of the random bags and of the bootstrap.
+        seed: of the random bags.
         lobe_codes: whose codes the true masks use, a key of :data:`m2unet.anatomy.CODE_MAPS`.
         run: the model's run folder, whose training scans these are compared with.
         progress: where to show progress.
     """
     scores = score_scans(predictor, rows, out / "scores", seed=seed, lobe_codes=lobe_codes, progress=progress)
-    found = figures(scores, threshold=getattr(predictor, "decides_from", 0.5), seed=seed)
+    found = figures(scores, threshold=getattr(predictor, "decides_from", 0.5))
     tested = [KnownScan(score.scan_id, score.patient_id, score.content_sha256, "test") for score in scores]
     confidence = getattr(predictor, "confidence", None) or Confidence()
-    appraisal = appraise(scores, confidence.operating_point, check_test(run, tested), seed=seed)
+    appraisal = appraise(scores, confidence.operating_point, check_test(run, tested))
     write_predictions(out / "predictions.csv", scores)
     write_json(out / "summary.json", summary(predictor, found, seed) | appraisal_entries(appraisal))
     write_text(out / "results.md", figures_table(found) + "\n" + appraisal_table(appraisal))

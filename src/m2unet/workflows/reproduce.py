@@ -53,7 +53,7 @@ class Reproduction:
         out: gets ``runs/``, ``store/``, the tables, figures and ``index.html``.
         preset: a preset's name or a YAML file.
         overrides: changes to it, the same for every method.
-        seed: of folds, trainings and bootstraps.
+        seed: of folds, trainings and permutation tests.
         only: tables and figures wanted, such as ``table2``; all if empty.
         quick: one fold of a part of the cohort, trained for a moment.
         jobs: processes that train at the same time.

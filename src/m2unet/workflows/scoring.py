@@ -196,7 +196,7 @@ def _overlap(prediction: Prediction, row: ManifestRow, codes: CodeSystem) -> dic
     truth = read_lobe_mask(row.lobes, volume, codes)
     tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
     overlap = segmentation_metrics(truth, tidied).values()
-    return overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
+    return overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm, direction=volume.direction))
 
 
 def _with_estimate(score: ScanScore, estimate: SeverityEstimate | None) -> ScanScore:
@@ -258,27 +258,25 @@ def judged(scores: Sequence[ScanScore]) -> Judged:
     return Judged([p[0] for p in pairs], [p[1] for p in pairs], [p[2] for p in pairs])
 
 
-def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5, seed: int = 0) -> Figures:
+def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5) -> Figures:
     """Figures over all scans that could be scored; undefined ones are None with a reason.
 
     Args:
         scores: one a scan.
         threshold: a scan is called severe from this probability on.
-        seed: of the bootstrap.
     """
     per_scan: dict[str, Interval] = {}
     patients_figures: dict[str, float | None] = {}
     known = judged(scores)
     if known.patients:
-        per_scan |= classification_intervals(
-            known.severity, known.probability, known.patients, threshold=threshold, seed=seed
-        )
+        per_scan |= classification_intervals(known.severity, known.probability, known.patients, threshold=threshold)
         gathered = per_patient(known.patients, known.severity, known.probability)
         patients_figures = classification_metrics(gathered.severity, gathered.probability, threshold).values()
     masked = [s for s in scores if s.overlap]
     if masked:
         columns = {name: [s.overlap.get(name) for s in masked] for name in OVERLAP_NAMES}
-        per_scan |= mean_intervals(columns, [s.patient_id for s in masked], seed=seed)
+        limits = dict.fromkeys(columns, (0.0, 1.0))
+        per_scan |= mean_intervals(columns, [s.patient_id for s in masked], limits=limits)
     done = [s for s in scores if s.error is None]
     return Figures(
         per_scan=per_scan,
