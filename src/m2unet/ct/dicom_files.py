@@ -30,7 +30,8 @@ _TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "GantryDetectorTilt"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue"),
-    *("PixelPaddingRangeLimit", "LossyImageCompression"),
+    *("PixelPaddingRangeLimit", "LossyImageCompression", "StudyDate", "StudyTime", "SeriesDate", "SeriesTime"),
+    *("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 

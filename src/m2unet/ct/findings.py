@@ -94,8 +94,17 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
             "a header that takes its voxels from elsewhere than a file beside it",
             "keep header and voxels in one folder",
         ),
-        "several-patients": Kind(_E, "files of several patients in one folder", "give one folder a scan"),
-        "several-studies": Kind(_W, "files of several studies in one folder", "give one folder a scan"),
+        "several-patients": Kind(
+            _E, "files of several patients in one folder", "give one folder per scan, or --series DIGEST"
+        ),
+        "several-studies": Kind(
+            ("warning", "error"),
+            "several CT studies in one folder: the newest is taken; an error where no date says which that is",
+            "give one folder per scan, or --series DIGEST for another than the one taken",
+        ),
+        "series-not-found": Kind(
+            _E, "the series asked for is not there", "give --series one of the digests listed, or leave it out"
+        ),
         "dimensions": Kind(_E, "not one 3-D volume of single values", "extract one time point, one channel"),
         "series-chosen": Kind(
             _N, "several series or stacks, one of them chosen", "give that series a folder of its own"
