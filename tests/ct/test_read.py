@@ -110,7 +110,7 @@ def test_values_that_are_no_hu(tmp_path: Path, change: object, code: str, level:
     ("spacing", "code", "level"),
     [
         ((10.0, 8.0, 8.0), "unusual-spacing", "warning"),
-        ((0.01, 0.004, 0.004), "unusual-spacing", "warning"),
+        ((10.0, 0.09, 4.0), "unusual-spacing", "warning"),
         ((15.0, 4.0, 4.0), "thick-slices", "note"),
         ((1.0, 4.0, 4.0), "non-axial", "warning"),
     ],
