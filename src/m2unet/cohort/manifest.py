@@ -303,6 +303,8 @@ def _path_fault(path: Path, text: str, folder_allowed: bool) -> str | None:
         return None if any(path.iterdir()) else "is an empty folder"
     if path.is_file():
         return None
+    if path.is_symlink():
+        return "is a link that leads nowhere; fetch the file (datalad get, git annex get)"
     return "does not exist; write paths with forward slashes" if "\\" in text else "does not exist"
 
 
