@@ -69,7 +69,8 @@ def test_placeholders_of_files_are_counted(tmp_path: Path, text: bytes) -> None:
 def test_a_single_file_that_was_not_fetched(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.symlink_to(tmp_path / "nothing")
-    assert error(path) == ("not-fetched", "a link that leads nowhere")
+    assert error(path) == ("not-fetched", "it is a link that leads nowhere")
+    assert error(tmp_path)[0] == "not-fetched"
 
 
 def test_documents_that_are_not_there_forbid_nothing(tmp_path: Path) -> None:
@@ -208,6 +209,13 @@ def test_a_decimal_comma_is_shown_and_a_name_is_not(tmp_path: Path, text: str, s
         path.write_bytes(path.read_bytes().replace(b"9.0000", text.encode()))
     code, found = error(tmp_path)
     assert code == "no-position" and f'PixelSpacing (0028,0030) is "{shown}"' in found and "Secret" not in found
+
+
+@pytest.mark.parametrize("only", [range(14, 20), range(2)])
+def test_slices_of_another_spacing_that_make_the_stack_longer(tmp_path: Path, only: range) -> None:
+    series(tmp_path, broken("PixelSpacing", [5, 5], only))
+    said = f"{len(only)} of 20 slices lie above or below the stack and have another size or spacing than it"
+    assert ("slices-left-out", "error", said) in {(f.code, f.level, f.found) for f in load(tmp_path).findings}
 
 
 def test_all_slices_in_one_place(tmp_path: Path) -> None:

@@ -352,6 +352,15 @@ def test_analyze_is_read_as_such_with_a_warning(tmp_path: Path, order: str) -> N
         assert (found.code, found.level) == ("orientation-unknown", "warning") and "left from right" in found.found
 
 
+def test_voxels_of_a_pair_that_were_not_fetched(tmp_path: Path) -> None:
+    path = analyze(tmp_path)
+    path.write_bytes(b"/annex/objects/MD5E-s240--00.img\n")
+    assert {code_of(tmp_path / "a.hdr"), code_of(path)} == {"not-fetched"}
+    path.unlink()
+    path.symlink_to(tmp_path / "nothing")
+    assert {code_of(tmp_path / "a.hdr"), code_of(path)} == {"not-fetched"}
+
+
 def test_analyze_in_other_planes_or_alone_is_refused(tmp_path: Path) -> None:
     path = analyze(tmp_path)
     header = tmp_path / "a.hdr"

@@ -70,5 +70,7 @@ def test_a_dicom_file_that_begins_with_its_meta_group(tmp_path: Path) -> None:
     (path,) = write_series(tmp_path, chest((1, 96, 112)))
     path.write_bytes(path.read_bytes()[132:])
     assert sniff(path) == ("dicom", "DICOM")
+    path.write_bytes(b"\x08\x00\x18\x00UI\x04\x001.2\0")  # de-identified, so that it begins later
+    assert sniff(path)[0] == "dicom"
     path.write_bytes(b"\x02\x00\x00\x00" + bytes(60))
     assert sniff(path)[0] == "other"

@@ -31,6 +31,9 @@ _NO_SLICE = re.compile(
 )
 
 
+_ABSENT = "other: a document or volume that is not here"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a folder holds.
@@ -84,7 +87,7 @@ class _Sorted:
             return
         if kind == "pointer":
             if _NO_SLICE.search(file.name):
-                self.others["other: a document that is not here"] += 1
+                self.others[_ABSENT] += 1
             else:
                 self.not_fetched += 1
         elif kind == "other":
@@ -188,6 +191,11 @@ def nothing_found(contents: Contents) -> list[Finding]:
     faults = contents.faults()
     if faults:
         return faults
+    if contents.others[_ABSENT]:
+        said = (
+            f"{contents.others[_ABSENT]} of {contents.files} files are links or placeholders whose content is not here"
+        )
+        return [finding("not-fetched", said)]
     counts: Counter[str] = Counter()
     for said, count in contents.others.items():
         counts[said.partition(": ")[0]] += count

@@ -89,6 +89,7 @@ def arrange(slices: Sequence[Slice]) -> Stack:
     if len(ordered) < 2:
         found.append(_one_place(alike))
         return Stack(tuple(ordered), normal, normal, tuple(found))
+    found += _beyond(placed, alike, ordered, normal)
     positions = np.stack([_position(s) for s in ordered])
     step = _step(positions, normal, ordered[0], found)
     _check_numbers(ordered, found)
@@ -106,6 +107,25 @@ def _without_place(slices: Sequence[Slice], alike: Sequence[Slice]) -> list[Find
         said = f"{len(lost) - len(missing)} of {len(slices)} slices have no position and another size"
         found.append(finding("slices-left-out", said))
     return found
+
+
+def _beyond(
+    placed: Sequence[Slice], alike: Sequence[Slice], ordered: Sequence[Slice], normal: NDArray[np.float64]
+) -> list[Finding]:
+    """Slices of the stack's direction but another size or spacing, without which a part of the body is missing."""
+    kept = {id(item) for item in alike}
+    low, high = (float(_position(s) @ normal) for s in (ordered[0], ordered[-1]))
+    step = (high - low) / (len(ordered) - 1)
+    count = 0
+    for item in placed:
+        if id(item) in kept or item.orientation is None or np.cross(*item.orientation) @ normal < 0.999:
+            continue
+        height = float(_position(item) @ normal)
+        count += not low - step / 2 <= height <= high + step / 2
+    if not count:
+        return []
+    said = f"{count} of {len(placed)} slices lie above or below the stack and have another size or spacing than it"
+    return [finding("slices-left-out", said, "error")]
 
 
 def _one_place(slices: Sequence[Slice]) -> Finding:

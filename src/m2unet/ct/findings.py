@@ -165,7 +165,10 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         ),
         "shifted-slices": Kind(_E, "slices moved sideways against each other", "reconstruct with one common centre"),
         "slices-left-out": Kind(
-            _W, "slices of another size, spacing or direction than the rest were left out", "check that none is missing"
+            ("warning", "error"),
+            "slices of another size, spacing or direction than the rest were left out; an error where they would make "
+            "the stack longer",
+            "check that none is missing; give each stack a series of its own",
         ),
         "too-few-slices": Kind(
             ("error", "warning"),

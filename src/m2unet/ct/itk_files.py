@@ -12,7 +12,7 @@ import numpy as np
 from m2unet.ct.findings import QualityError, finding
 from m2unet.ct.itk_space import check_space, check_steps_stated, unit_mm
 from m2unet.ct.raw import RawScan, geometry, volume_shape
-from m2unet.ct.sniff import HEAD, is_pointer
+from m2unet.ct.sniff import not_fetched
 
 _HEADER = 1 << 18
 _SIZES = {"MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_FLOAT": 4, "MET_DOUBLE": 8}
@@ -142,12 +142,9 @@ def _beside(path: Path, target: str) -> Path:
         said = "a header that names a list, a pattern, or a file outside its own folder"
         raise QualityError([finding("unsafe-reference", said)])
     data = path.parent / target
-    if data.is_file():
-        with data.open("rb") as stream:
-            if is_pointer(stream.read(HEAD)):
-                said = "the header's data file is a placeholder of git-annex or Git LFS"
-                raise QualityError([finding("not-fetched", said)])
-        return data
-    if data.is_symlink():
-        raise QualityError([finding("not-fetched", "the header's data file is a link that leads nowhere")])
-    raise QualityError([finding("truncated", "the header's data file is not beside it")])
+    absent = not_fetched(data)
+    if absent is not None:
+        raise QualityError([finding("not-fetched", f"the header's data file is {absent}")])
+    if not data.is_file():
+        raise QualityError([finding("truncated", "the header's data file is not beside it")])
+    return data

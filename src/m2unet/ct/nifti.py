@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from m2unet.ct.findings import Finding, QualityError, finding
 from m2unet.ct.nifti_header import orientation, parse, rescale
 from m2unet.ct.raw import RawScan, volume_shape
+from m2unet.ct.sniff import not_fetched
 
 _CHUNK = 1 << 20
 
@@ -66,6 +67,9 @@ def _files(path: Path) -> tuple[Path, Path]:
         if name.endswith(ending):
             partner = path.with_name(path.name[: -len(ending)] + other)
             header, data = (path, partner) if ending.startswith(".hdr") else (partner, path)
+            absent = not_fetched(header) or not_fetched(data)
+            if absent is not None:
+                raise QualityError([finding("not-fetched", f"one of a pair of files is {absent}")])
             if header.is_file() and data.is_file():
                 return header, data
             raise QualityError([finding("unreadable", f"one of a pair of files; its {other} is not beside it")])

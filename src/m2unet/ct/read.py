@@ -13,7 +13,7 @@ from m2unet.ct.findings import Finding, QualityError, finding
 from m2unet.ct.lungs import Lungs
 from m2unet.ct.quality import check_anatomy, check_geometry, check_values
 from m2unet.ct.raw import RawScan
-from m2unet.ct.sniff import sniff
+from m2unet.ct.sniff import not_fetched, sniff
 from m2unet.ct.volume import Volume, from_source
 
 logger = logging.getLogger(__name__)
@@ -116,16 +116,15 @@ def read_raw(path: Path, *, series: str | None = None) -> RawScan:
     from m2unet.ct.itk_files import read_itk
     from m2unet.ct.nifti import read_nifti
 
-    if path.is_symlink() and not path.exists():
-        raise QualityError([finding("not-fetched", "a link that leads nowhere")])
+    absent = not_fetched(path)
+    if absent is not None:
+        raise QualityError([finding("not-fetched", f"it is {absent}")])
     if not path.exists():
         raise QualityError([finding("not-found", "nothing at this path")])
     if path.is_dir():
         return read_dicom(path, series=series)
     kind, name = sniff(path)
-    if kind == "pointer":
-        raise QualityError([finding("not-fetched", f"the file is {name}")])
-    if path.name.lower().endswith((".img", ".img.gz")):
+    if kind in ("other", "picture") and path.name.lower().endswith((".img", ".img.gz")):
         kind = "nifti"  # the voxels of a pair have no magic
     if series is not None and kind != "dicom":
         raise QualityError([finding("series-not-found", f"the file is {name}, which has no DICOM series")])

@@ -11,6 +11,7 @@ from typing import Literal
 FileKind = Literal["nifti", "mha", "nrrd", "dicom", "picture", "pointer", "other"]
 
 HEAD = 1024
+PLACEHOLDER = "a placeholder of git-annex or Git LFS"
 
 _PICTURES = {
     b"\x89PNG": "PNG",
@@ -49,7 +50,7 @@ def sniff(path: Path) -> tuple[FileKind, str]:
         head = inner if _is_nifti(inner) or inner[:4] == b"NRRD" else head
     text = b"ElementDataFile" in head or head.lstrip()[:10] == b"ObjectType" or head[:5] == b"NDims"
     kinds: list[tuple[bool, FileKind, str]] = [
-        (is_pointer(head), "pointer", "a placeholder of git-annex or Git LFS"),
+        (is_pointer(head), "pointer", PLACEHOLDER),
         (_is_nifti(head), "nifti", "NIfTI"),
         (is_analyze(head), "nifti", "Analyze"),
         (head[:4] == b"NRRD", "nrrd", "NRRD"),
@@ -85,6 +86,23 @@ def is_analyze(head: bytes) -> bool:
     return False
 
 
+def not_fetched(path: Path) -> str | None:
+    """Why a file's content is not here although the file has its name; None if it is, or there is nothing at all.
+
+    Args:
+        path: of any file.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+    if path.is_symlink() and not path.exists():
+        return "a link that leads nowhere"
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return PLACEHOLDER if is_pointer(stream.read(HEAD)) else None
+
+
 def is_pointer(head: bytes) -> bool:
     """Whether a file is the text that git-annex or Git LFS leaves in place of a file that was not fetched."""
     line = head[:200].split(b"\n")[0]
@@ -94,7 +112,10 @@ def is_pointer(head: bytes) -> bool:
 
 
 def _bare_dicom(head: bytes) -> bool:
-    """Old exports lack preamble and magic: they begin with group 0002 or 0008, little endian, in ascending order."""
+    """Old exports lack preamble and magic: they begin with group 0002 or 0008, little endian, in ascending order.
+
+    Where the kind of value is written out (explicit VR), any element of group 0008 may be the first one.
+    """
     group, place, kind = head[:2], head[2:4], head[4:6]
     if group == b"\x02\x00":
         return place in (b"\x00\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x10\x00") and kind in (
@@ -102,4 +123,5 @@ def _bare_dicom(head: bytes) -> bool:
             b"OB",
             b"UI",
         )
-    return group == b"\x08\x00" and place in (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
+    first = (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
+    return group == b"\x08\x00" and (place in first or kind in (b"UI", b"CS", b"DA", b"TM", b"LO", b"SH"))
