@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,15 @@ def test_json(good: Path, short: Path, bad: Path) -> None:
     assert first["ok"] and first["shape"] == [20, 96, 112] and first["lungs_ml"] > 1000
     assert {f["code"] for f in second["findings"]} == {"too-few-slices", "lungs-cut-off"}
     assert not third["ok"] and third["findings"][0]["level"] == "error" and third["findings"][0]["mend"]
+
+
+def test_a_series_can_be_asked_for(tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        write_series(tmp_path / number, chest()[: 12 + int(number)], series=number)
+    digest = sha256(b"1.2.3.4.1").hexdigest()[:8]
+    code, said = run("--json", "--series", digest, tmp_path)
+    assert code == 0 and json.loads(said)[0]["shape"][0] == 13
+    code, said = run("--series", "ffffffff", tmp_path)
+    assert code == 2 and digest in said
+    code, said = run("--series", digest, tmp_path / "1", tmp_path / "2")
+    assert code == 2 and "--series" in said

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from m2unet.cli.common import Series
+
 if TYPE_CHECKING:
     from m2unet.ct.checks import ScanCheck
 
@@ -16,16 +18,19 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 def check(
     scans: Annotated[list[Path], typer.Argument(help="CT files or DICOM folders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    series: Series = None,
 ) -> None:
     """Check scans: what they are, and what is wrong with them. Exit code 0 all can be used, 1 some, 2 none."""
     import json
 
+    if series is not None and len(scans) > 1:
+        raise typer.BadParameter("it names a series of one scan; give one", param_hint="--series")
     from m2unet.ct.checks import check_scan
     from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
 
     checks = []
     for scan in scans:
-        checks.append(check_scan(scan))
+        checks.append(check_scan(scan, series=series))
         if not as_json:
             _show(checks[-1])
     if as_json:

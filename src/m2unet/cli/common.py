@@ -17,6 +17,13 @@ Engine = Annotated[
     str, typer.Option("--engine", help="auto (OpenVINO on a CPU if installed, else torch), reference, torch, openvino.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        "--series",
+        help="The DICOM series to read: its UID or the first 6 or more digits of its digest, as messages show.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
 
 LobeCodes = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2unet.anatomy import CODE_SYSTEMS
-from m2unet.cli.common import code_system, say
+from m2unet.cli.common import Series, code_system, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,11 +35,13 @@ def quantify(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A cut or scale, e.g. consolidation_from_hu=-250.")
     ] = None,
+    series: Series = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
     from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
 
-    found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=opacity_config(overrides or []))
+    config = opacity_config(overrides or [])
+    found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=config, series=series)
     if out is not None:
         write_quantified(found, out)
     if as_json:

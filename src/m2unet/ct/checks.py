@@ -49,15 +49,15 @@ class ScanCheck:
         }
 
 
-def check_scan(path: str | Path) -> ScanCheck:
+def check_scan(path: str | Path, *, series: str | None = None) -> ScanCheck:
     """Check one scan. A bad scan gives findings, never an exception.
 
     Args:
-        path: as for :func:`m2unet.ct.read.read_scan`.
+        path, series: as for :func:`m2unet.ct.read.read_scan`.
     """
     path = Path(path)
     try:
-        loaded = load(path)
+        loaded = load(path, series=series)
     except MemoryError:
         return ScanCheck(path, (finding("too-large", "there is not enough memory to read it"),))
     except M2UNetError as error:  # a missing decoder

@@ -1,94 +1,57 @@
-"""Read a DICOM folder: choose one CT series by a stated rule, check its geometry from the headers, stack its voxels.
-
-The rule (``choose``): of the CT series with at least two slices and sound geometry, axial ones before others, original
-reconstructions before derived ones; of those that cover at least 80 % of the longest, the thinnest distance between
-slices, then a lung kernel, then the most slices, then the lowest series number.
-"""
+"""Read a DICOM folder: take one CT series (``dicom_choice``), check its geometry from the headers, stack its voxels."""
 
 from __future__ import annotations
 
 import logging
-import re
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m2unet.ct.dicom_files import XRAY_MODALITIES, Contents, Slice, nothing_found, read_contents, whole
+from m2unet.ct.dicom_choice import Candidate, asked_for, candidates, check_patients, choose, image_type
+from m2unet.ct.dicom_files import Contents, nothing_found, read_contents
+from m2unet.ct.dicom_header import RESCALE, Slice, element, unusable_elements, whole
 from m2unet.ct.dicom_pixels import read_plane, read_voxels, require_decoders
-from m2unet.ct.dicom_stack import Stack, arrange
+from m2unet.ct.dicom_stack import Stack
 from m2unet.ct.findings import Finding, QualityError, finding
-from m2unet.ct.raw import RawScan, geometry
+from m2unet.ct.raw import Geometry, RawScan, geometry
 
-COVERAGE = 0.8
-"""Of the longest series' extent: a shorter one is a part of the chest only."""
-
-# by maker: GE LUNG, BONE, EDGE; Siemens B, Br, Bl, I 50-89; Canon FC30, FC50-59, FC80-89; Philips L, YA-YD, D, E
-_LUNG_KERNEL = re.compile(r"lung|bone|edge|sharp|^(b|br|bl|i)[5-8]\d|^fc(30|5\d|8\d)|^(l|y[a-d]|d|e)$", re.IGNORECASE)
-_PARTIAL = frozenset({"LOCALIZER", "MIP", "MPR", "MINIP", "PROJECTION IMAGE", "SCREEN SAVE", "DOSE_INFO", "CSA MPR"})
+_HU_TYPES = frozenset({"HU", "US", "HU_MOD"})
+"""US is unspecified, which for CT has always meant HU."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One series that could be the scan.
-
-    Attributes:
-        slices: all its CT slices but localisers.
-        stack: their order and geometry.
-    """
-
-    slices: tuple[Slice, ...]
-    stack: Stack
-
-    @property
-    def original(self) -> bool:
-        """Whether it is an original reconstruction rather than a derived or secondary image."""
-        kinds = image_type(self.slices[0])
-        return not (set(kinds) & (_PARTIAL | {"DERIVED", "SECONDARY"}))
-
-    @property
-    def kernel(self) -> str:
-        """Convolution kernel, empty if unknown."""
-        value = self.slices[0].header.get("ConvolutionKernel") or ""
-        return str(value if isinstance(value, str) else next(iter(value), ""))
-
-    @property
-    def number(self) -> int:
-        """Series number; a high one if there is none."""
-        found = whole(self.slices[0].header.get("SeriesNumber"))
-        return 1 << 31 if found is None else found
-
-    def said(self) -> str:
-        """The series in words, without identifiers."""
-        spacing = f"{self.stack.spacing_mm:.2f} mm apart" if len(self.stack.slices) > 1 else "no stack"
-        axial = "axial" if self.stack.axial else "not axial"
-        kernel = f", kernel {self.kernel}" if self.kernel else ""
-        return f"{len(self.slices)} slices {spacing}, {axial}{kernel}"
-
-
-def image_type(item: Slice) -> tuple[str, ...]:
-    """Values of ImageType, upper case."""
-    value = item.header.get("ImageType") or ()
-    return tuple(str(v).upper() for v in ([value] if isinstance(value, str) else value))
-
-
-def read_dicom(path: Path) -> RawScan:
+def read_dicom(path: Path, *, series: str | None = None) -> RawScan:
     """Read the CT series of a folder tree, or a multi-frame file.
 
     Args:
         path: a folder, or a DICOM file.
+        series: SeriesInstanceUID of the one to read, or the first six or more digits of its digest
+            (:func:`m2unet.ct.identity.uid_digest`); chosen by rule if None.
 
     Raises:
-        QualityError: there is no usable CT series.
+        QualityError: there is no usable CT series, or not the one asked for.
         MissingExtraError: compressed slices whose decoder is not installed.
     """
     with _quiet():
-        return _read_dicom(path)
+        return _read_dicom(path, series)
+
+
+def chosen_series(path: Path, *, series: str | None = None) -> Candidate:
+    """The series that :func:`read_dicom` would read, from the headers alone.
+
+    Args:
+        path: a folder, or a DICOM file.
+        series: as for :func:`read_dicom`.
+
+    Raises:
+        QualityError: there is no CT series, no rule decides between several, or it is not the one asked for. A series
+            with faults of geometry is returned all the same.
+    """
+    with _quiet():
+        return _choice(path, series)[0]
 
 
 @contextmanager
@@ -105,12 +68,20 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read_dicom(path: Path) -> RawScan:
+def _choice(path: Path, series: str | None) -> tuple[Candidate, list[Finding]]:
+    """The series to read and what was noticed on the way to it."""
     contents = read_contents(path)
     if not contents.slices:
-        raise QualityError([nothing_found(contents)])
+        raise QualityError(nothing_found(contents))
     findings = _skipped(contents)
-    chosen = choose(candidates(contents.slices, findings), findings)
+    if series is None:
+        check_patients(contents.slices, findings)
+        return choose(candidates(contents.slices, findings), findings), findings
+    return asked_for(candidates(contents.slices, findings), series), findings
+
+
+def _read_dicom(path: Path, series: str | None) -> RawScan:
+    chosen, findings = _choice(path, series)
     findings += chosen.stack.findings
     if not chosen.stack.usable:
         raise QualityError(findings)
@@ -118,83 +89,33 @@ def _read_dicom(path: Path) -> RawScan:
     findings += _header_findings(chosen)
     if any(item.level == "error" for item in findings):
         raise QualityError(findings)
+    spacing, origin, direction = _geometry(chosen.stack, findings)
     require_decoders(slices)
     findings += _compare_twins(chosen.stack)
     try:
         array = read_voxels(slices)
     except QualityError as error:
         raise QualityError([*findings, *error.findings]) from None
-    first = slices[0]
+    bits = whole(slices[0].header.get("BitsStored")) or 16
+    return RawScan(array, spacing, origin, direction, "dicom", header_facts(slices), tuple(findings), bits)
+
+
+def _geometry(stack: Stack, findings: Sequence[Finding]) -> Geometry:
+    first = stack.slices[0]
     assert first.orientation is not None and first.spacing_mm is not None and first.position is not None
     # a row runs along i with the distance of columns, a column along j with the distance of rows (C.7.6.2.1.1)
     columns = (
         first.orientation[0] * first.spacing_mm[1],
         first.orientation[1] * first.spacing_mm[0],
-        chosen.stack.step,
+        stack.step,
     )
-    spacing, direction = geometry(np.stack(columns, axis=1))
+    named = f"{element('PixelSpacing')}, {element('ImagePositionPatient')}"
+    try:
+        spacing, direction = geometry(np.stack(columns, axis=1), (len(stack.slices), *first.shape), named)
+    except QualityError as error:
+        raise QualityError([*findings, *error.findings]) from None
     x, y, z = (float(value) for value in first.position)
-    bits = whole(first.header.get("BitsStored")) or 16
-    return RawScan(array, spacing, (x, y, z), direction, "dicom", header_facts(slices), tuple(findings), bits)
-
-
-def candidates(slices: Sequence[Slice], findings: list[Finding]) -> list[Candidate]:
-    """The CT series among all slices.
-
-    Args:
-        slices: of every series.
-        findings: notes are added here.
-
-    Raises:
-        QualityError: several patients, or no CT slices.
-    """
-    patients = {(str(s.header.get("PatientID") or ""), str(s.header.get("PatientName") or "")) for s in slices}
-    if len({patient for patient, _ in patients}) > 1:
-        raise QualityError([*findings, finding("several-patients", f"{len({p for p, _ in patients})} patients")])
-    if len({str(s.header.get("StudyInstanceUID") or "") for s in slices}) > 1:
-        findings.append(finding("several-studies", "several studies of one patient"))
-    ct = [s for s in slices if _modality(s) == "CT"]
-    if not ct:
-        raise QualityError([*findings, _no_ct(slices)])
-    scans = [s for s in ct if "LOCALIZER" not in image_type(s)]
-    if not scans:
-        raise QualityError([*findings, finding("x-ray", "only localisers (scout views) of a CT")])
-    left = len(slices) - len(scans)
-    if left:
-        findings.append(finding("files-skipped", f"{left} images that are localisers or no CT"))
-    series: dict[str, list[Slice]] = defaultdict(list)
-    for item in scans:
-        series[item.series].append(item)
-    return [Candidate(tuple(group), arrange(group)) for group in series.values()]
-
-
-def choose(series: Sequence[Candidate], findings: list[Finding]) -> Candidate:
-    """One of the candidates, by the rule above.
-
-    Args:
-        series: at least one.
-        findings: a note is added here if there was a choice.
-    """
-    if len(series) == 1:
-        return series[0]
-    usable = [c for c in series if c.stack.usable and len(c.stack.slices) > 1] or list(series)
-    axial = [c for c in usable if c.stack.axial] or usable
-    original = [c for c in axial if c.original] or axial
-    longest = max(c.stack.coverage_mm for c in original)
-    whole_chest = [c for c in original if c.stack.coverage_mm >= COVERAGE * longest]
-    chosen = min(
-        whole_chest,
-        key=lambda c: (
-            round(c.stack.spacing_mm, 2),
-            _LUNG_KERNEL.search(c.kernel) is None,
-            -len(c.stack.slices),
-            c.number,
-            c.slices[0].series,
-        ),
-    )
-    others = "; ".join(c.said() for c in sorted(series, key=lambda c: c.number) if c is not chosen)
-    findings.append(finding("series-chosen", f"1 of {len(series)} series: {chosen.said()}; not taken: {others}"))
-    return chosen
+    return spacing, (x, y, z), direction
 
 
 def header_facts(slices: Sequence[Slice]) -> dict[str, Any]:
@@ -232,20 +153,8 @@ def header_facts(slices: Sequence[Slice]) -> dict[str, Any]:
     }
 
 
-def _modality(item: Slice) -> str:
-    return str(item.header.get("Modality") or "").upper()
-
-
-def _no_ct(slices: Sequence[Slice]) -> Finding:
-    found = sorted({_modality(s) or "none" for s in slices})
-    code = "x-ray" if set(found) <= XRAY_MODALITIES else "not-ct"
-    return finding(code, f"modality {', '.join(found)} in {len(slices)} image(s)")
-
-
 def _skipped(contents: Contents) -> list[Finding]:
-    found: list[Finding] = []
-    if contents.damaged:
-        found.append(finding("slices-left-out", f"{contents.damaged} DICOM file(s) whose header is damaged"))
+    found = contents.faults()
     count = sum(contents.others.values())
     if count:
         found.append(finding("files-skipped", f"{count} file(s) that are no DICOM images"))
@@ -257,18 +166,55 @@ def _header_findings(chosen: Candidate) -> list[Finding]:
     found: list[Finding] = []
     if any((whole(s.header.get("SamplesPerPixel")) or 1) > 1 for s in slices):
         found.append(finding("dimensions", "colour images: several values a voxel"))
-    without = sum(s.slope is None or s.intercept is None for s in slices)
-    if without:
-        found.append(finding("no-rescale", f"{without} of {len(slices)} slices"))
-    kinds = {str(s.header.get("RescaleType") or "HU").upper() for s in slices}
-    if kinds - {"HU", "US", "HU_MOD"}:
-        found.append(finding("implausible-hu", f"rescaled values are {', '.join(sorted(kinds))}, not HU"))
+    found += _rescale_findings(slices)
+    found += _uid_findings(slices)
     if any(str(s.header.get("LossyImageCompression") or "") == "01" for s in slices):
         found.append(finding("lossy", "the header says so"))
     if not chosen.original:
         found.append(finding("derived", f"image type {' '.join(image_type(slices[0]))}"))
     if any("MONOCHROME1" in str(s.header.get("PhotometricInterpretation") or "") for s in slices):
         found.append(finding("implausible-hu", "photometric interpretation MONOCHROME1, which CT does not use"))
+    return found
+
+
+def _rescale_findings(slices: Sequence[Slice]) -> list[Finding]:
+    """Whether the headers say, and say alike, how stored values become HU."""
+    found: list[Finding] = []
+    values = {s.unusable.get(name) for s in slices for name in RESCALE}
+    partly = any(0 < sum(name in s.unusable for s in slices) < len(slices) for name in RESCALE)
+    said = unusable_elements(slices, RESCALE)
+    if partly or values - {None, ""}:
+        found.append(finding("bad-rescale", said))
+    elif said and any("ModalityLUTSequence" in s.header for s in slices):
+        found.append(
+            finding("bad-rescale", f"{said}; {element('ModalityLUTSequence')}, which is not read, has its place")
+        )
+    elif said:
+        found.append(finding("no-rescale", said))
+    kinds = {s.rescale_type for s in slices}
+    if kinds - _HU_TYPES:
+        named = f"{element('RescaleType')} is {', '.join(sorted(kinds))}"
+        mixed = bool(kinds & {"HU", "HU_MOD"})
+        found.append(
+            finding("bad-rescale", f"{named}: some slices are not HU")
+            if mixed
+            else finding("implausible-hu", f"{named}, not HU")
+        )
+    return found
+
+
+def _uid_findings(slices: Sequence[Slice]) -> list[Finding]:
+    """Whether each file has an instance UID of its own, and the series one study and one frame of reference."""
+    uids = [str(s.header.get("SOPInstanceUID") or "") for s in slices if s.frame is None]
+    known = [uid for uid in uids if uid]
+    found: list[Finding] = []
+    if len(set(known)) < len(known):
+        said = f"{element('SOPInstanceUID')}: {len(set(known))} different one(s) in {len(known)} slices"
+        found.append(finding("bad-uids", said))
+    for name, code in (("StudyInstanceUID", "bad-uids"), ("FrameOfReferenceUID", "contradictory-geometry")):
+        different = {str(s.header.get(name) or "") for s in slices} - {""}
+        if len(different) > 1:
+            found.append(finding(code, f"{element(name)}: {len(different)} different ones in one series"))
     return found
 
 

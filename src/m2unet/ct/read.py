@@ -13,7 +13,7 @@ from m2unet.ct.findings import Finding, QualityError, finding
 from m2unet.ct.lungs import Lungs
 from m2unet.ct.quality import check_anatomy, check_geometry, check_values
 from m2unet.ct.raw import RawScan
-from m2unet.ct.sniff import sniff
+from m2unet.ct.sniff import not_fetched, sniff
 from m2unet.ct.volume import Volume, from_source
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,15 @@ class Loaded:
     lungs: Lungs | None = None
 
 
-def read_scan(path: str | Path, *, accept: Collection[str] = ()) -> Volume:
+def read_scan(path: str | Path, *, accept: Collection[str] = (), series: str | None = None) -> Volume:
     """Read a scan into the package's orientation.
 
     Args:
         path: a NIfTI, MHA/MHD or NRRD file, a folder with a DICOM series (nested folders are searched, one of several
             series is chosen, see docs/reading.md), or a multi-frame DICOM file.
         accept: codes of errors to live with as warnings, e.g. ``lungs-absent``; only for scans that can be read.
+        series: SeriesInstanceUID of the DICOM series to read, or the first six or more digits of its digest; chosen by
+            rule if None.
 
     Returns:
         The volume; its ``findings`` hold warnings and notes.
@@ -55,7 +57,7 @@ def read_scan(path: str | Path, *, accept: Collection[str] = ()) -> Volume:
         QualityError: if there is no such scan or it cannot be used; it carries all findings.
         MissingExtraError: compressed DICOM whose decoder is not installed.
     """
-    loaded = load(Path(path))
+    loaded = load(Path(path), series=series)
     findings = tuple(
         replace(found, level="warning") if found.level == "error" and found.code in accept else found
         for found in loaded.findings
@@ -68,14 +70,17 @@ def read_scan(path: str | Path, *, accept: Collection[str] = ()) -> Volume:
     return replace(loaded.volume, findings=findings)
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, *, series: str | None = None) -> Loaded:
     """Read a scan and everything that is to be said about it, without judging.
+
+    Args:
+        path, series: as for :func:`read_scan`.
 
     Raises:
         MissingExtraError: compressed DICOM whose decoder is not installed.
     """
     try:
-        raw = read_raw(path)
+        raw = read_raw(path, series=series)
     except QualityError as error:
         return Loaded(None, error.findings)
     except OSError as error:
@@ -94,13 +99,13 @@ def load(path: Path) -> Loaded:
     return Loaded(volume, (*findings, *anatomy.findings), anatomy.lungs)
 
 
-def read_raw(path: Path) -> RawScan:
+def read_raw(path: Path, *, series: str | None = None) -> RawScan:
     """Read values and geometry as stored, with every guard against damaged files but no judgement of the values.
 
     Serves masks, too: what is truncated, too large or reaches elsewhere is refused just so.
 
     Args:
-        path: as for :func:`read_scan`.
+        path, series: as for :func:`read_scan`.
 
     Raises:
         QualityError: if it cannot be read.
@@ -111,19 +116,24 @@ def read_raw(path: Path) -> RawScan:
     from m2unet.ct.itk_files import read_itk
     from m2unet.ct.nifti import read_nifti
 
+    absent = not_fetched(path)
+    if absent is not None:
+        raise QualityError([finding("not-fetched", f"it is {absent}")])
     if not path.exists():
         raise QualityError([finding("not-found", "nothing at this path")])
     if path.is_dir():
-        return read_dicom(path)
+        return read_dicom(path, series=series)
     kind, name = sniff(path)
-    if kind == "other" and path.name.lower().endswith(".img"):
+    if kind in ("other", "picture") and path.name.lower().endswith((".img", ".img.gz")):
         kind = "nifti"  # the voxels of a pair have no magic
+    if series is not None and kind != "dicom":
+        raise QualityError([finding("series-not-found", f"the file is {name}, which has no DICOM series")])
     if kind == "nifti":
         return read_nifti(path)
     if kind in ("mha", "nrrd"):
         return read_itk(path, kind)
     if kind == "dicom":
-        return read_dicom(path)
+        return read_dicom(path, series=series)
     raise QualityError([finding("picture" if kind == "picture" else "unknown-file", f"the file is {name}")])
 
 

@@ -63,7 +63,12 @@ class Quantified:
 
 
 def quantify_scan(
-    scan: Path, lobes: Path, *, codes: CodeSystem = "auto", config: OpacityConfig | None = None
+    scan: Path,
+    lobes: Path,
+    *,
+    codes: CodeSystem = "auto",
+    config: OpacityConfig | None = None,
+    series: str | None = None,
 ) -> Quantified:
     """Read a scan and its lobe mask, and measure it.
 
@@ -72,11 +77,12 @@ def quantify_scan(
         lobes: the lobe mask, NIfTI, MHA or NRRD, on the scan's grid.
         codes: whose lobe codes the mask uses; ``auto`` recognises them.
         config: HU cuts and scales; the defaults if None.
+        series: of a DICOM folder, as for :func:`m2unet.ct.read.read_scan`.
 
     Raises:
         ScanError: the scan or the mask cannot be read, or they do not lie on one grid.
     """
-    volume = read_scan(scan)
+    volume = read_scan(scan, series=series)
     raw = read_mask(lobes, volume)
     codes = recognised(raw, name=lobes.name) if codes == "auto" else codes
     mask = recode(raw, codes, name=lobes.name)
