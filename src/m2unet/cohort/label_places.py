@@ -36,7 +36,7 @@ class Place:
         low_mm, high_mm: its first and last voxel.
         two_sided: share of the variance along x between the two groups that split it best; near 1 for two lungs.
         minor_share: share of the smaller of those groups.
-        apart_mm: distance of their centres along x.
+        groups_mm: their centres along x.
     """
 
     volume_ml: float
@@ -46,7 +46,7 @@ class Place:
     high_mm: Triple
     two_sided: float
     minor_share: float
-    apart_mm: float
+    groups_mm: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,11 @@ class LabelPlaces:
         return (place.centre_mm[2] - self.middle_mm) / self.width_mm
 
     def in_both_lungs(self, place: Place) -> bool:
-        """Whether a label falls into two groups as far from each other as the lungs are."""
+        """Whether a label falls into two groups, one on each side and as far from each other as the lungs are."""
+        low, high = place.groups_mm
         two = place.two_sided > _TWO_SIDED and place.minor_share > _BALANCE
-        return two and place.apart_mm > _LUNGS_APART * self.width_mm
+        around = self.middle_mm is None or low < self.middle_mm < high
+        return two and around and high - low > _LUNGS_APART * self.width_mm
 
     def side(self, place: Place) -> LabelSide:
         """On which side a label lies."""
@@ -153,7 +155,7 @@ def _place(volume_ml: float, profiles: list[NDArray[np.int64]], spacing: tuple[f
         inside = np.flatnonzero(profile)
         low.append(float(at[inside[0]]))
         high.append(float(at[inside[-1]]))
-    two_sided, minor, apart = _split(profiles[2])
+    two_sided, minor, groups = _split(profiles[2])
     z, y, x = range(3)
     return Place(
         float(volume_ml),
@@ -163,30 +165,30 @@ def _place(volume_ml: float, profiles: list[NDArray[np.int64]], spacing: tuple[f
         (high[z], high[y], high[x]),
         two_sided,
         minor,
-        apart * spacing[2],
+        (groups[0] * spacing[2], groups[1] * spacing[2]),
     )
 
 
-def _split(profile: NDArray[np.int64]) -> tuple[float, float, float]:
+def _split(profile: NDArray[np.int64]) -> tuple[float, float, tuple[float, float]]:
     """Otsu's best split of a profile.
 
     Returns:
-        Variance between the two groups by the whole variance, share of the smaller group, distance of their centres.
+        Variance between the two groups by the whole variance, share of the smaller group, centres of both.
     """
     share = profile / profile.sum()
     at = np.arange(len(profile))
     mean = float(share @ at)
     variance = float(share @ (at - mean) ** 2)
     if variance == 0:
-        return 0.0, 0.0, 0.0
+        return 0.0, 0.0, (mean, mean)
     weight, moment = np.cumsum(share)[:-1], np.cumsum(share * at)[:-1]
     inside = (weight > 0) & (weight < 1 - 1e-12)
     between = np.zeros(len(weight))
     between[inside] = (mean * weight - moment)[inside] ** 2 / (weight * (1 - weight))[inside]
     best = int(between.argmax())
     below = float(weight[best])
-    apart = float((mean - moment[best]) / (1 - below) - moment[best] / below)
-    return float(between[best]) / variance, min(below, 1 - below), apart
+    groups = float(moment[best] / below), float((mean - moment[best]) / (1 - below))
+    return float(between[best]) / variance, min(below, 1 - below), groups
 
 
 def _body(volume: Volume) -> tuple[float | None, float]:

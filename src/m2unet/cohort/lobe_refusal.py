@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 
-from m2unet.anatomy import CODE_MAPS, LOBE_BY_CODE, LOBE_CODES, LOBES, CodeSystem
+from m2unet.anatomy import CODE_MAPS, LOBE_BY_CODE, LOBE_CODES, LOBES
 from m2unet.cohort.corrections import MaskFault
 from m2unet.cohort.label_places import LabelPlaces, Place
 from m2unet.cohort.lobe_codes import Reading, readings, recognised
@@ -28,7 +28,7 @@ def refused(labels: LabelPlaces, name: str) -> ScanError:
     return ScanError(
         f"{name} is not taken for a mask of lung lobes: {why}",
         found=labels.described(),
-        expected=f"the lobes as {conventions()}; or {_LOBE_FILES}",
+        expected=f"{conventions()}; or {_LOBE_FILES}",
         mend=mend,
     )
 
@@ -50,22 +50,19 @@ def contradicted(labels: LabelPlaces, name: str, stated: str, faults: Sequence[M
     return ScanError(
         f"The labels of {name} do not lie where lobes do as {stated} has them: {_several(faults)}",
         found=f"{labels.described()}; {why}",
-        expected=f"the lobes as {conventions()}; or {_LOBE_FILES}",
+        expected=f"{conventions()}; or {_LOBE_FILES}",
         mend=mend,
     )
 
 
 def conventions() -> str:
     """Every known convention with its codes, in one line."""
-    return ", ".join(f"{tool} ({described(tool)})" for tool in CODE_MAPS)
-
-
-def described(codes: CodeSystem) -> str:
-    """A convention's codes, e.g. ``1 LUL, 2 LLL, 3 RUL, 4 RML, 5 RLL``."""
-    return ", ".join(
-        f"{value} {LOBE_BY_CODE[code].abbreviation if code in LOBE_BY_CODE else 'airway'}"
-        for value, code in CODE_MAPS[codes].items()
-    )
+    codes = [{code: value for value, code in CODE_MAPS[tool].items()} for tool in CODE_MAPS]
+    shown = [
+        f"{' '.join(str(values[lobe.code]) for lobe in LOBES)} ({tool})"
+        for tool, values in zip(CODE_MAPS, codes, strict=True)
+    ]
+    return f"{', '.join(lobe.abbreviation for lobe in LOBES)} as {', '.join(shown)}"
 
 
 def _several(faults: Sequence[MaskFault]) -> str:
@@ -160,6 +157,7 @@ def _mirrored(labels: LabelPlaces, axis: int) -> LabelPlaces:
             centre_mm=turned(place.centre_mm),
             low_mm=turned(_mixed(place.low_mm, place.high_mm, axis)),
             high_mm=turned(_mixed(place.high_mm, place.low_mm, axis)),
+            groups_mm=(ends - place.groups_mm[1], ends - place.groups_mm[0]) if axis == 2 else place.groups_mm,
         )
         for label, place in labels.places.items()
     }

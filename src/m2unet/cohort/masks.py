@@ -6,7 +6,7 @@ names), the names decide. Otherwise the values do, together with where they lie.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from m2unet.cohort.mask_files.dicom_segments import read_dicom_segments, segment
 from m2unet.cohort.mask_files.grid import check_grid
 from m2unet.cohort.mask_files.nifti_labels import read_label_names
 from m2unet.cohort.mask_files.nrrd_segments import read_nrrd_segments
-from m2unet.cohort.mask_files.organ_folder import lobe_files, read_organ_folder
+from m2unet.cohort.mask_files.organ_folder import lobe_files, merge_files, read_organ_folder
 from m2unet.cohort.mask_files.segments import LabelFile, codes_of_segments
 from m2unet.cohort.mask_files.values import whole_numbers
 from m2unet.ct.findings import Finding, QualityError, finding
@@ -39,6 +39,10 @@ JUDGED_ML = 5.0
 """Lobes of less than this together are too small to contradict a stated convention by their places."""
 
 RecognisedBy = Literal["names", "values and places", "as stated"]
+
+
+class NoLobesError(ScanError):
+    """A mask without any lobe: empty, or of other structures alone."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def read_lobes(
         nobody_says = None
     labels = measure_labels(file.array, volume)
     if not labels.places:
-        raise ScanError(f"The lobe mask {path.name} is empty", expected="the lobes of a scan", mend=_EMPTY)
+        raise NoLobesError(f"The lobe mask {path.name} is empty", expected="the lobes of a scan", mend=_EMPTY)
     if file.codes is not None:
         found = _by_names(file, labels, path.name, codes, accepted)
     elif codes == "auto" and nobody_says is None:
@@ -138,6 +142,26 @@ def read_lobe_mask(
     return read_lobes(path, volume, codes, undecided=undecided, accept=accept).array
 
 
+def read_lobe_files(
+    parts: Sequence[tuple[Path, int]], volume: Volume, name: str, *, accept: Collection[str] = ()
+) -> LobeMask:
+    """Read lobes of one binary file each.
+
+    Args:
+        parts: each file with our code of its lobe.
+        volume: the image they belong to.
+        name: of the whole, for messages.
+        accept: as for :func:`read_lobes`.
+
+    Raises:
+        NoLobesError: all are empty.
+        ScanError: a file is no binary mask on the image's grid, or the lobes do not lie where lobes do.
+    """
+    file = merge_files(parts, volume, name)
+    labels = measure_labels(file.array, volume)
+    return _by_names(file, labels, name, "auto", {code.removeprefix("mask-") for code in accept})
+
+
 def read_mask(path: str | Path, volume: Volume) -> NDArray[np.int16]:
     """Read a label map of any kind onto the canonical grid of its image, its values as they are and unchecked.
 
@@ -161,8 +185,13 @@ def read_mask(path: str | Path, volume: Volume) -> NDArray[np.int16]:
 
 
 def is_mask_folder(path: Path) -> bool:
-    """Whether a folder holds the lobes of a scan: one file a lobe, or a DICOM segmentation."""
-    return path.is_dir() and (bool(lobe_files(path)) or segmentation_file(path) is not None)
+    """Whether a folder holds lobes: one file a lobe, or DICOM segmentations; reading says whether they can be used."""
+    if not path.is_dir():
+        return False
+    try:
+        return bool(lobe_files(path)) or segmentation_file(path) is not None
+    except ScanError:
+        return True
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -216,8 +245,8 @@ def _by_names(
         )
     places = {code: labels.places[label] for label, code in shown.items()}
     if not set(places) & set(LOBE_BY_CODE):
-        raise ScanError(
-            f"The lobes of {name} are empty", found=labels.described(), expected="the lobes of a scan", mend=_EMPTY
+        raise NoLobesError(
+            f"{name} holds no lobe", found=labels.described(), expected="the lobes of a scan", mend=_EMPTY
         )
     array = recode_by(file.array, file.codes)
     said = {file.names[label]: _called(code) for label, code in file.codes.items() if code}
@@ -250,8 +279,11 @@ def _as_stated(
 ) -> LobeMask:
     array = recode(file.array, codes, name=name)
     reading = read_in(labels, codes)
-    if reading is None or not reading.lobes:
-        raise refused(labels, name)
+    assert reading is not None  # recode would have raised
+    if not reading.lobes:
+        raise NoLobesError(
+            f"{name} holds no lobe", found=labels.described(), expected=f"lobes in {codes}'s codes", mend=_EMPTY
+        )
     findings = _checked(reading.lobes, labels, name, codes, accepted)
     return LobeMask(array, codes, "as stated", _labels(codes, labels), (*file.findings, *findings))
 

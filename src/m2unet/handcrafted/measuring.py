@@ -73,7 +73,7 @@ class Measurer:
         warnings = tuple(sorted({finding.code for finding in volume.findings if finding.level == "warning"}))
         return replace(found, warnings=warnings, slice_mm=volume.spacing_mm[0]), lobes
 
-    def measure_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> Measured:
+    def measure_row(self, row: ManifestRow, codes: CodeSystem = "auto") -> Measured:
         """One scan of a cohort, from the cache where it is there.
 
         Raises:
@@ -123,13 +123,18 @@ def measure_all(measurer: Measurer, rows: Sequence[ManifestRow], codes: CodeSyst
     """Every scan by name, in order; ``step(done, total)`` is called after each.
 
     Raises:
-        M2UNetError: naming the first scan that cannot be measured.
+        M2UNetError: naming every scan that cannot be measured; the measurements of the others are kept.
     """
     found: dict[str, Measured] = {}
+    failed: dict[str, M2UNetError] = {}
     for number, row in enumerate(rows, 1):
         try:
             found[row.scan_id] = measurer.measure_row(row, codes)
         except M2UNetError as error:
-            raise M2UNetError(f"{row.scan_id} cannot be measured", found=error) from error
+            failed[row.scan_id] = error
         step(number, len(rows))
+    if failed:
+        named = next(iter(failed)) if len(failed) == 1 else f"{len(failed)} of {len(rows)} scans"
+        reasons = "; ".join(f"{scan_id}: {error}" for scan_id, error in failed.items())
+        raise M2UNetError(f"{named} cannot be measured", found=reasons)
     return found

@@ -84,7 +84,7 @@ class HandcraftedPredictor:
         measurer = Measurer(config.handcrafted, cache, device)
         return cls(decider, config, identity, measurer, read_confidence(folder, card))
 
-    def assess_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> Assessed:
+    def assess_row(self, row: ManifestRow, codes: CodeSystem = "auto") -> Assessed:
         """Severity of one scan of a cohort; a measurement in the cache is used.
 
         Raises:
@@ -103,7 +103,7 @@ class HandcraftedPredictor:
         severity: bool = True,
         seed: int = 0,
         mask: Path | None = None,
-        codes: CodeSystem = "m2unet",
+        codes: CodeSystem = "auto",
     ) -> Prediction:
         """Predict one scan. The lobes handed back are those that were used: the mask's, or the lobe model's.
 

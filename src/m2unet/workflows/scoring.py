@@ -14,6 +14,7 @@ from typing import Any
 from m2unet.anatomy import LOBES, CodeSystem
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.prepare import source_fingerprint
 from m2unet.errors import M2UNetError
 from m2unet.evaluation.classification import METRIC_NAMES, classification_metrics, per_patient
 from m2unet.evaluation.intervals import Interval, classification_intervals, mean_intervals
@@ -53,7 +54,7 @@ class ScanScore:
             is.
         overlap: ``dsc sen ppv dsc_RUL ... surface_dice hd95_mm surface_dice_RUL ...`` over the whole volume; empty
             without a true mask.
-        error: why the scan could not be scored.
+        error: why the scan could not be scored, or not against its mask.
         raw: mean probability as the network gives it.
         low, high: 95 % interval of the mean over the bags, calibrated.
         threshold, answer, abstained, reasons, distance: see :class:`m2unet.inference.confidence.Judgement`.
@@ -118,13 +119,14 @@ def score_scans(
     folder: Path,
     *,
     seed: int = 0,
-    lobe_codes: CodeSystem = "m2unet",
+    lobe_codes: CodeSystem = "auto",
     progress: Progress | None = None,
     title: str = "evaluating",
 ) -> list[ScanScore]:
     """Predict and score every scan; one that fails is reported and does not stop the others.
 
-    Each finished scan is kept in ``folder`` as JSON and not scored again by the same model and seed.
+    Each finished scan is kept in ``folder`` as JSON and not scored again by the same model and seed while its files
+    are the same. With a mask that is refused, the severity is scored and the reason told.
 
     Args:
         predictor: the model.
@@ -152,7 +154,12 @@ class _Settings:
 
 def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, settings: _Settings) -> ScanScore:
     path = folder / f"{row.scan_id}.json"
-    key = {"schema": SCORE_SCHEMA, "weights_sha256": predictor.identity.weights_sha256, **asdict(settings)}
+    key = {
+        "schema": SCORE_SCHEMA,
+        "weights_sha256": predictor.identity.weights_sha256,
+        "source": _source(row, settings.lobe_codes),
+        **asdict(settings),
+    }
     if path.is_file():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -163,6 +170,14 @@ def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, set
     score = _score(predictor, row, settings)
     write_json(path, {**key, "score": asdict(score)})
     return score
+
+
+def _source(row: ManifestRow, codes: CodeSystem) -> str | None:
+    """Changes with the scan's files, its mask's, and what masks are refused by; None where they cannot be looked at."""
+    try:
+        return source_fingerprint(row, codes)
+    except OSError:
+        return None
 
 
 def kept_scores(folder: Path) -> list[ScanScore]:
@@ -182,8 +197,9 @@ def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> Sc
             score = replace(_with_estimate(score, found.estimate), slice_mm=found.measured.slice_mm)
             return _with_judgement(score, found.judgement)
         prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed, hash_content=True)
-        return replace(_with_severity(score, prediction), overlap=_overlap(prediction, row, settings.lobe_codes))
-    except M2UNetError as error:
+        score = _with_severity(score, prediction)
+        return replace(score, overlap=_overlap(prediction, row, settings.lobe_codes))
+    except M2UNetError as error:  # with a bad mask the severity stands
         logger.warning("%s could not be scored: %s", row.scan_id, error)
         return replace(score, error=str(error))
 
