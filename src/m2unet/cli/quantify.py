@@ -21,7 +21,13 @@ _NOTHING = "–"
 
 def quantify(
     scan: Annotated[Path, typer.Argument(help="CT file or DICOM folder.")],
-    lobes: Annotated[Path, typer.Option("--lobes", help="Lobe mask on the scan's grid, from any tool: a label map, .seg.nrrd, DICOM SEG, or a folder of one file a lobe.")],
+    lobes: Annotated[
+        Path,
+        typer.Option(
+            "--lobes",
+            help="Lobe mask of any tool: label map, .seg.nrrd, DICOM SEG, or a folder of one file a lobe.",
+        ),
+    ],
     lobe_codes: Annotated[
         str,
         typer.Option(

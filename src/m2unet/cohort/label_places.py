@@ -116,7 +116,9 @@ def measure_labels(mask: NDArray[np.int16], volume: Volume) -> LabelPlaces:
     profiles, step = _profiles(stored, table, len(labels))
     spacing = tuple(mm * thin for mm, thin in zip(volume.spacing_mm, (1, step, step), strict=True))
     places = {
-        int(np.uint16(label).astype(np.int16)): _place(counts[label] * volume.voxel_ml, [p[k] for p in profiles], spacing)
+        int(np.uint16(label).astype(np.int16)): _place(
+            counts[label] * volume.voxel_ml, [p[k] for p in profiles], spacing
+        )
         for k, label in enumerate(labels)
         if all(p[k].any() for p in profiles)
     }
@@ -124,9 +126,7 @@ def measure_labels(mask: NDArray[np.int16], volume: Volume) -> LabelPlaces:
     return LabelPlaces(dict(sorted(places.items())), middle, width)
 
 
-def _profiles(
-    stored: NDArray[np.uint16], table: NDArray[np.int64], labels: int
-) -> tuple[list[NDArray[np.int64]], int]:
+def _profiles(stored: NDArray[np.uint16], table: NDArray[np.int64], labels: int) -> tuple[list[NDArray[np.int64]], int]:
     """Voxels of each label along z, y and x, and every how many in-plane voxels were counted."""
     step = max(1, min(stored.shape[1:]) // _FINE)
     thinned = stored[:, ::step, ::step]

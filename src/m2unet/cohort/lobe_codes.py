@@ -1,4 +1,4 @@
-"""Label conventions of lobe masks: which one a mask follows, by its values and by where they lie, and how to recode it."""
+"""Label conventions of lobe masks: which one a mask follows, by its values and where they lie, and recoding."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def read_in(labels: LabelPlaces, codes: CodeSystem) -> Reading | None:
 def recognised(labels: LabelPlaces, accept: Collection[str] = ()) -> Reading | None:
     """Which convention a mask follows.
 
-    One comes into question if it knows every value, and the lobes that they would be lie as lobes do: right and left, upper
-    above lower, the middle lobe in front, none of them impossibly large. Enough of them must be there for this to prove
-    something. Of several that fit, the one that explains most lobes is taken.
+    One comes into question if it knows every value, and the lobes that they would be lie as lobes do: right and left,
+    upper above lower, the middle lobe in front, none of them impossibly large. Enough of them must be there for this
+    to prove something. Of several that fit, the one that explains most lobes is taken.
 
     Args:
         labels: the mask's labels.

@@ -87,33 +87,30 @@ def _looks_like(labels: LabelPlaces) -> tuple[str, str]:
     return _too_little(by_values)
 
 
+_FIVE = "give a mask of the five lobes, e.g. lungmask's model LTRCLobes, TotalSegmentator or `m2unet predict`"
+
+
 def _few_labels(labels: LabelPlaces, places: Mapping[int, Place]) -> tuple[str, str] | None:
     """Lungs, one organ, lesions: what one to three labels may be."""
-    lobes = "give a mask of the five lobes, e.g. lungmask's model LTRCLobes, TotalSegmentator or `m2unet predict`"
     sides = {label: labels.side(place) for label, place in places.items()}
-    shown = list(sides.values())
+    why = None
     if len(places) == 1:
-        if shown == ["both sides"]:
-            return "one label for both lungs, a lung or lesion mask and not their lobes", lobes
-        if len(labels.places) == 1:
+        if set(sides.values()) == {"both sides"}:
+            why = "one label for both lungs, a lung or lesion mask and not their lobes"
+        elif len(labels.places) == 1:
             return (
                 "one label alone, a single organ or lobe; nothing says which",
                 "give the file or folder of all lobes; for TotalSegmentator the folder, not one file of it",
             )
-        return None
-    if len(places) > 3:
-        return None
-    if all(side == "both sides" for side in shown):
-        return "every label lies in both lungs, as opacities or vessels do, and not lobes", lobes
-    single = [side for side in shown if side in ("right", "left")]
-    if sorted(single) == ["left", "right"]:
-        if len(places) == 2 and sides == {1: "right", 2: "left"}:
-            return "both lungs, 1 right and 2 left, as lungmask's R231 writes them, and not their lobes", lobes
-        if len(places) == 2 and _whole_lungs(places):
-            return "both lungs, one label each, and not their lobes", lobes
-        if len(places) == 3 and not _fits_any(labels):
-            return "both lungs and a third structure (airway, infection), and not their lobes", lobes
-    return None
+    elif len(places) <= 3 and set(sides.values()) == {"both sides"}:
+        why = "every label lies in both lungs, as opacities or vessels do, and not lobes"
+    elif sides == {1: "right", 2: "left"}:
+        why = "both lungs, 1 right and 2 left, as lungmask's R231 writes them, and not their lobes"
+    elif sorted(sides.values()) == ["left", "right"] and _whole_lungs(places):
+        why = "both lungs, one label each, and not their lobes"
+    elif len(places) == 3 and {"left", "right"} <= set(sides.values()) and not _fits_any(labels):
+        why = "it looks like both lungs and a third structure (airway, infection), and not their lobes"
+    return None if why is None else (why, _FIVE)
 
 
 def _whole_lungs(places: Mapping[int, Place]) -> bool:
@@ -200,5 +197,3 @@ def _too_little(fitting: Sequence[Reading]) -> tuple[str, str]:
     if len(tools) > 1:
         said = f"its labels could be those of {' or '.join(tools)}"
     return said, f"say whose codes they are with --lobe-codes, e.g. --lobe-codes {tools[0]}"
-
-

@@ -1,4 +1,4 @@
-"""What places say against labels being lobes: sides, order, volumes; tolerant of real anatomy, cut scans and disease."""
+"""What places say against labels being lobes: sides, order, volumes; real anatomy, cut scans and disease pass."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def _order(lobes: Mapping[int, Place]) -> list[MaskFault]:
             faults.append(_fault("order", f"{_name(upper)} would lie below {_name(lower)}"))
     if 2 in lobes and 3 in lobes and _apart(lobes, 2, 3, axes)[1] > -_MIDDLE_BEFORE:
         faults.append(_fault("order", "RML would lie behind RLL"))
-    if 1 in lobes and 2 in lobes and tall and lobes[1].volume_ml <= lobes[2].volume_ml:
-        if _apart(lobes, 1, 2, axes)[0] < 0:
-            faults.append(_fault("order", "RUL would lie below RML and be the smaller one"))
+    smaller = 1 in lobes and 2 in lobes and lobes[1].volume_ml <= lobes[2].volume_ml
+    if smaller and tall and _apart(lobes, 1, 2, axes)[0] < 0:
+        faults.append(_fault("order", "RUL would lie below RML and be the smaller one"))
     return faults
 
 

@@ -102,7 +102,7 @@ def read_lobes(
     """
     path = Path(path)
     accepted = {code.removeprefix("mask-") for code in accept}
-    file = _read(path, volume, lacking="missing" in accepted)
+    file = read_labels(path, volume, lacking="missing" in accepted)
     nobody_says = file.array == UNDECIDED if undecided and file.codes is None and codes in ("auto", "m2unet") else None
     if nobody_says is not None and nobody_says.any():
         file = LabelFile(np.where(nobody_says, np.int16(0), file.array), None, file.names, file.findings)
@@ -197,21 +197,31 @@ def is_mask_folder(path: Path) -> bool:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, volume: Volume, *, lacking: bool) -> LabelFile:
-    """The labels of a file, and what its names say, whatever its kind."""
+def read_labels(path: Path, volume: Volume, *, strict: bool = False, lacking: bool = False) -> LabelFile:
+    """The labels of a mask of any kind on its image's grid, and what its names say; not yet checked.
+
+    Args:
+        path: as for :func:`read_lobes`.
+        volume: the image.
+        strict: refuse named segments that are neither a lobe nor the airway.
+        lacking: accept a folder of one file a lobe that lacks some.
+
+    Raises:
+        ScanError: unreadable, another grid, fractions, or names that do not say which segments are lobes.
+    """
     try:
         if path.is_dir() and lobe_files(path):
             return read_organ_folder(path, volume, lacking=lacking)
         segmentation = segmentation_file(path) if path.exists() else None
         if segmentation is not None:
-            return read_dicom_segments(segmentation, volume)
+            return read_dicom_segments(segmentation, volume, strict=strict)
         if path.is_dir():
             return read_organ_folder(path, volume)
         kind = sniff(path)[0] if path.is_file() else "other"
     except OSError as error:
         raise ScanError(f"The lobe mask {path.name} cannot be read", found=error.strerror) from None
     if kind == "nrrd":
-        named = read_nrrd_segments(path, volume)
+        named = read_nrrd_segments(path, volume, strict=strict)
         if named is not None:
             return named
     array = read_mask(path, volume)
@@ -219,7 +229,7 @@ def _read(path: Path, volume: Volume, *, lacking: bool) -> LabelFile:
     if not segments:
         return LabelFile(array)
     names = {label: segment.name for label, segment in segments.items()}
-    return LabelFile(array, codes_of_segments(segments, path.name), names)
+    return LabelFile(array, codes_of_segments(segments, path.name, strict=strict), names)
 
 
 # --- what it shows ---------------------------------------------------------------------------------------------------
@@ -255,9 +265,8 @@ def _by_names(
 
 
 def _differs(shown: Mapping[int, int], file: LabelFile, codes: CodeSystem) -> bool:
-    """Whether a stated convention gives labels another meaning than their names; merged files have none of their own."""
-    merged = all(label == code for label, code in shown.items())
-    return not merged and any(meaning_of(label, codes) != code for label, code in shown.items() if code)
+    """Whether a stated convention gives labels another meaning than their names do."""
+    return not file.merged and any(meaning_of(label, codes) != code for label, code in shown.items() if code)
 
 
 def _by_places(file: LabelFile, labels: LabelPlaces, name: str, accepted: Collection[str]) -> LobeMask:

@@ -2,8 +2,8 @@
 
 Finished scans are skipped on a second call, a bad scan never stops the others, and an interrupted one leaves nothing
 half-written behind. A finished scan counts as current while name, size and modification time of its source files, the
-meaning of its lobe codes, the checks of masks and the configuration are the same; file contents are not hashed for this, because reading a
-cohort of hundreds of gigabytes to find nothing to do would take as long as preparing it.
+meaning of its lobe codes, the checks of masks and the configuration are the same; file contents are not hashed for
+this, because reading a cohort of hundreds of gigabytes to find nothing to do would take as long as preparing it.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _masks_in(folder: Path, images: Path) -> list[Path]:
     others = [
         path
         for path in sorted(folder.iterdir())
-        if (path.name.lower().endswith(".dcm") and path.is_file() or path != images and is_mask_folder(path))
+        if ((path.name.lower().endswith(".dcm") and path.is_file()) or (path != images and is_mask_folder(path)))
         and not path.name.startswith(".")
     ]
     return sorted([*scans_in(folder), *others])

@@ -255,5 +255,3 @@ class _Lay:
             found=found,
             mend="pair it with the scan it was made from",
         )
-
-

@@ -51,9 +51,7 @@ def placed(mask: Volume, volume: Volume, name: str) -> NDArray[np.int16]:
     into = tuple(slice(max(at, 0), at + size) for at, size in zip(first, mask.shape, strict=True))
     whole = np.zeros(volume.shape, dtype=np.int16)
     target = whole[into]
-    source = tuple(
-        slice(max(-at, 0), max(-at, 0) + size) for at, size in zip(first, target.shape, strict=True)
-    )
+    source = tuple(slice(max(-at, 0), max(-at, 0) + size) for at, size in zip(first, target.shape, strict=True))
     target[:] = mask.array[source]
     beyond = np.count_nonzero(mask.array) - np.count_nonzero(target)
     if beyond:

@@ -16,6 +16,9 @@ MOST_OVERLAP = 0.02
 """Share of all lobe voxels that may lie in two lobes: borders do, two copies of one lobe do not."""
 
 
+OVERLAP_MEND = "in 3D Slicer's Segment Editor set 'Modify other segments' to 'Overwrite all', and save again"
+
+
 class Merged:
     """Lobes put together one by one; a voxel of several belongs to the first.
 
@@ -29,7 +32,7 @@ class Merged:
         self.file_name = file
         self.doubly = 0
 
-    def add(self, inside: NDArray[np.bool_], code: int, where: tuple[slice, ...] = (...,)) -> None:  # type: ignore[assignment]
+    def add(self, inside: NDArray[np.bool_], code: int, where: tuple[slice | int, ...] = ()) -> None:
         """Add a structure: ``inside`` is true where it lies, on the part ``where`` of the grid."""
         part = self.mask[where]
         free = part == 0
@@ -54,9 +57,9 @@ class Merged:
             raise ScanError(
                 f"The lobes of {self.file_name} overlap",
                 found=f"{100 * self.doubly / max(lobes, 1):.0f} % of their voxels lie in two lobes",
-                mend="in 3D Slicer's Segment Editor set 'Modify other segments' to 'Overwrite all', and save again",
+                mend=OVERLAP_MEND,
             )
         if self.doubly:
             said = f"{self.doubly} voxels lie in two lobes; the first keeps them"
             findings = (*findings, finding("mask-overlap", said))
-        return LabelFile(self.mask, {code: code for code in names}, dict(names), findings)
+        return LabelFile(self.mask, {code: code for code in names}, dict(names), findings, merged=True)

@@ -40,9 +40,9 @@ _LOWER = _listed(
     "lower inferior low inf unter unterer untere unteren inferieur inferieure inferiore onderste onder нижняя 下 하"
 )
 _LOBE = _listed(
-    "lobe lobes lobus lobo lob lappen lungenlappen kwab longkwab доля 叶 葉 엽 lung lungs lunge pulmo pulmon pulmonis pulmonary "
-    "pulmonalis pulmonaire pulmonar polmonare poumon polmone pulmao long легкого легкое 肺 폐 of the de du del do der des la "
-    "le il o mask seg segmentation"
+    "lobe lobes lobus lobo lob lappen lungenlappen kwab longkwab доля 叶 葉 엽 lung lungs lunge pulmo pulmon pulmonis "
+    "pulmonary pulmonalis pulmonaire pulmonar polmonare poumon polmone pulmao long легкого легкое 肺 폐 of the de du "
+    "del do der des la le il o mask seg segmentation"
 )
 _COMPOUNDS = MappingProxyType(
     {
@@ -139,7 +139,7 @@ def _code(words: tuple[str, ...], short: dict[str, int]) -> int | None:
 def _spelled_out(words: Sequence[str]) -> int | None:
     right, left = (any(word in side for word in words) for side in (_RIGHT, _LEFT))
     upper, middle, lower = (any(word in level for word in words) for level in (_UPPER, _MIDDLE, _LOWER))
-    if right and left or upper + middle + lower != 1:
+    if (right and left) or upper + middle + lower != 1:
         return None
     if middle:
         return None if left else RML

@@ -1,7 +1,7 @@
 """Label names in a NIfTI header, as TotalSegmentator writes them beside its label map (``--ml``).
 
-They stand as a table of Connectome Workbench's XML (``<Label Key="10"...><![CDATA[lung_upper_lobe_left]]></Label>``) in a
-header extension (https://nifti.nimh.nih.gov/nifti-1/documentation/nifti1fields/nifti1fields_pages/extension.html).
+They stand as a table of Connectome Workbench's XML (``<Label Key="10"...><![CDATA[lung_upper_lobe_left]]></Label>``)
+in a header extension (https://nifti.nimh.nih.gov/nifti-1/documentation/nifti1fields/nifti1fields_pages/extension.html).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """3D Slicer's ``.seg.nrrd``: a label map, or several in layers, whose header names each segment.
 
-Layout: 3D Slicer's developer guide, *Segmentations*, "Segmentation labelmap file format". Slicer crops the voxels to the
-segments; several layers are the first axis of a four-dimensional array.
+Layout: 3D Slicer's developer guide, *Segmentations*, "Segmentation labelmap file format". Slicer crops the voxels to
+the segments; several layers are the first axis of a four-dimensional array.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.cohort.mask_files.grid import placed
-from m2unet.cohort.mask_files.merge import Merged
+from m2unet.cohort.mask_files.merge import OVERLAP_MEND, Merged
 from m2unet.cohort.mask_files.names import is_generic
 from m2unet.cohort.mask_files.segments import LabelFile, Segment, codes_of_segments
 from m2unet.cohort.mask_files.values import whole_numbers
@@ -52,6 +52,25 @@ def read_segments(path: Path) -> dict[int, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
+def read_segment_codes(path: Path, *, strict: bool = True) -> dict[int, int] | None:
+    """Which of our codes each value of a ``.seg.nrrd`` with one layer means, by the segments' names or SNOMED CT codes.
+
+    Args:
+        path: of the file, as 3D Slicer saved it.
+        strict: refuse segments that are neither a lobe nor the airway.
+
+    Returns:
+        Our code by value; None where the file has no segments (a plain label map), or none with a name of its own.
+
+    Raises:
+        ScanError: the file cannot be read, segments overlap (several layers), or their names do not say which are lobes.
+    """
+    keyed = _keyed(path)
+    if any(layer for layer, _ in keyed):
+        raise ScanError(f"The segments of {path.name} overlap", mend=OVERLAP_MEND)
+    return codes_of_segments({label: s for (_, label), s in keyed.items()}, path.name, strict=strict) if keyed else None
+
+
 def read_nrrd_segments(path: Path, volume: Volume, *, strict: bool = False) -> LabelFile | None:
     """Read a NRRD whose header names segments.
 
@@ -66,35 +85,39 @@ def read_nrrd_segments(path: Path, volume: Volume, *, strict: bool = False) -> L
     Raises:
         ScanError: it cannot be read, lies on another grid, or its segments do not say which are lobes.
     """
-    header = read_segments(path)
-    if not header:
+    keyed = _keyed(path)
+    if not keyed:
         return None
-    keyed: dict[tuple[int, int], Segment] = {}
-    for entry in header.values():
-        label, layer = entry.get("LabelValue", "1"), entry.get("Layer", "0")
-        if not label.isdigit() or not layer.isdigit() or (int(layer), int(label)) in keyed:
-            raise ScanError(f"The header of {path.name} is damaged", found=f"segment {entry.get('Name', '?')!r}")
-        keyed[int(layer), int(label)] = _segment(entry)
+    if not any(layer for layer, _ in keyed):
+        names = {label: segment.name for (_, label), segment in keyed.items()}
+        return LabelFile(_single(path, volume), read_segment_codes(path, strict=strict), names)
     numbered = dict(enumerate(keyed.values(), 1))
     meaning = codes_of_segments(numbered, path.name, strict=strict)
-    layers = _layers(path, volume)
-    if len(layers) == 1 and all(layer == 0 for layer, _ in keyed):
-        labels = [label for _, label in keyed]
-        names = {label: segment.name for label, segment in zip(labels, keyed.values(), strict=True)}
-        if meaning is None:
-            return LabelFile(layers[0], None, names)
-        return LabelFile(layers[0], dict(zip(labels, meaning.values(), strict=True)), names)
     if meaning is None:
         raise ScanError(
             f"The segments of {path.name} are not named",
             found=", ".join(segment.name for segment in keyed.values()),
             mend="name them RUL, RML, RLL, LUL and LLL in 3D Slicer",
         )
+    layers = _layers(path, volume)
+    if max(layer for layer, _ in keyed) >= len(layers):
+        raise ScanError(f"The segments of {path.name} overlap", found="layers without voxels", mend=OVERLAP_MEND)
     merged = Merged(volume.shape, path.name)
-    for number, (layer, label) in enumerate(keyed, 1):
-        if meaning[number] and layer < len(layers):
-            merged.add(layers[layer] == label, meaning[number])
+    for number, (layer, value) in enumerate(keyed, 1):
+        if meaning[number]:
+            merged.add(layers[layer] == value, meaning[number])
     return merged.file({meaning[number]: segment.name for number, segment in numbered.items() if meaning[number]})
+
+
+def _keyed(path: Path) -> dict[tuple[int, int], Segment]:
+    """The header's segments by layer and label."""
+    found: dict[tuple[int, int], Segment] = {}
+    for entry in read_segments(path).values():
+        label, layer = entry.get("LabelValue", "1"), entry.get("Layer", "0")
+        if not label.isdigit() or not layer.isdigit() or (int(layer), int(label)) in found:
+            raise ScanError(f"The header of {path.name} is damaged", found=f"segment {entry.get('Name', '?')!r}")
+        found[int(layer), int(label)] = _segment(entry)
+    return found
 
 
 def _segment(entry: dict[str, str]) -> Segment:

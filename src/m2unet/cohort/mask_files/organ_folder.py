@@ -27,7 +27,9 @@ def lobe_files(folder: Path) -> dict[int, Path]:
     Raises:
         ScanError: two files of one lobe.
     """
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name.lower().endswith(ENDINGS) and p.name[0] != "."]
+    files = [
+        p for p in sorted(folder.iterdir()) if p.is_file() and p.name.lower().endswith(ENDINGS) and p.name[0] != "."
+    ]
     found: dict[int, Path] = {}
     for path, code in zip(files, codes_by_name([_stem(path) for path in files]), strict=True):
         if code not in LOBE_BY_CODE or code is None:
@@ -58,7 +60,7 @@ def read_organ_folder(folder: Path, volume: Volume, *, lacking: bool = False) ->
             f"The folder {folder.name} does not hold the lobes of a scan",
             found=f"files of {', '.join(LOBE_BY_CODE[code].abbreviation for code in files) or 'no lobe'}",
             expected="lung_upper_lobe_left, lung_lower_lobe_left, lung_upper_lobe_right, lung_middle_lobe_right and "
-            "lung_lower_lobe_right, each .nii.gz, as TotalSegmentator writes them (an empty one where a lobe is absent)",
+            "lung_lower_lobe_right, each .nii.gz, as TotalSegmentator writes them (empty where a lobe is absent)",
         )
     return merge_files([(files[code], code) for code in sorted(files)], volume, folder.name)
 

@@ -36,15 +36,17 @@ class LabelFile:
 
     Attributes:
         array: ``[z, y, x]`` labels.
-        codes: our code by label where names decide, 0 for what is neither a lobe nor the airway; None where they do not.
+        codes: our code by label where names decide, 0 for what is no lobe and no airway; None where they do not.
         names: the file's name by label; empty where it has none.
         findings: what the user should know about the reading.
+        merged: whether the labels are our codes because the file has none of its own.
     """
 
     array: NDArray[np.int16]
     codes: Mapping[int, int] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    merged: bool = False
 
 
 def codes_of_segments(segments: Mapping[int, Segment], file: str, *, strict: bool = False) -> dict[int, int] | None:
@@ -68,7 +70,7 @@ def codes_of_segments(segments: Mapping[int, Segment], file: str, *, strict: boo
             segments.items(), codes_by_name([s.name for s in segments.values()]), strict=True
         )
     }
-    lobes = Counter(code for code in found.values() if code in LOBE_BY_CODE)
+    lobes = Counter(code for code in found.values() if code is not None and code in LOBE_BY_CODE)
     if not lobes and all(is_generic(segment.name) for segment in segments.values()):
         return None
     unknown = [segments[label].name for label, code in found.items() if code is None]
