@@ -120,3 +120,5 @@ def retrain(
                 f"Trained on {len(used.split.train)} scans, {len(used.corrected)} of the cohort with corrected masks, "
                 f"{len(used.self_trained)} with confident pixels alone. The model is in {run.model}."
             )
+            for scan_id, why in used.left_out.items():
+                say(f"left out: {scan_id}: {why}")

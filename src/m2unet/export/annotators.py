@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import AIRWAY, LOBES
-from m2unet.cohort.mask_files.nrrd_segments import read_segment_codes as read_segment_codes
+from m2unet.cohort.mask_files.nrrd_segments import read_segment_codes
 from m2unet.ct.volume import Volume
 from m2unet.files import atomic_path, write_text
+
+__all__ = ["read_segment_codes", "write_segmentation", "write_snap_labels"]
 
 _CATEGORY = "SCT^123037004^Anatomical Structure"
 _CONTEXT, _REGIONS = (

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from m2unet.cohort.mask_files.grid import GRID_TOLERANCE
 from m2unet.cohort.mask_files.merge import Merged
 from m2unet.cohort.mask_files.segments import LabelFile, Segment, codes_of_segments
-from m2unet.ct.findings import Finding, QualityError, finding
-from m2unet.ct.raw import volume_shape
+from m2unet.ct.findings import Finding, finding
 from m2unet.ct.sniff import sniff
 from m2unet.ct.volume import Volume
 from m2unet.errors import ScanError
@@ -27,7 +26,7 @@ SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage."""
 
 _SLICE_TOLERANCE = 0.3  # of the slice spacing: scans with slightly uneven slices lie on an even grid
-_MOST_FRAMES = 200_000
+_MOST_FRAMES, _MOST_PIXELS = 200_000, 1 << 26
 
 
 def segmentation_file(path: Path) -> Path | None:
@@ -149,12 +148,9 @@ def _add_frames(dataset: Any, wanted: dict[int, int], merged: Merged, volume: Vo
     from pydicom.pixels import iter_pixels
 
     count = int(dataset.get("NumberOfFrames", 1))
-    try:
-        volume_shape((int(dataset.Columns), int(dataset.Rows), 1))
-    except QualityError as error:
-        raise ScanError(f"The lobe mask {merged.file_name} cannot be read", found=error.found) from None
-    if not 0 < count <= _MOST_FRAMES:
-        raise ScanError(f"The lobe mask {merged.file_name} cannot be read", found=f"{count} frames")
+    if not 0 < count <= _MOST_FRAMES or int(dataset.Rows) * int(dataset.Columns) > _MOST_PIXELS:
+        found = f"{count} frames of {dataset.Columns} x {dataset.Rows}"
+        raise ScanError(f"The lobe mask {merged.file_name} cannot be read", found=found)
     frames = [frame for frame in _frames(dataset, count) if frame.segment is None or frame.segment in wanted]
     if not frames:
         return

@@ -63,7 +63,7 @@ def read_segment_codes(path: Path, *, strict: bool = True) -> dict[int, int] | N
         Our code by value; None where the file has no segments (a plain label map), or none with a name of its own.
 
     Raises:
-        ScanError: the file cannot be read, segments overlap (several layers), or their names do not say which are lobes.
+        ScanError: the file cannot be read, it has several layers, or its names do not say which segments are lobes.
     """
     keyed = _keyed(path)
     if any(layer for layer, _ in keyed):
