@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from m2unet.anatomy import AIRWAY, CODE_MAPS, LEFT_CODES, LOBE_BY_CODE, RIGHT_CODES, CodeSystem
 from m2unet.cohort.corrections import MaskFault
 from m2unet.cohort.label_places import LabelPlaces, Place
-from m2unet.cohort.lobe_rules import contradictions, weighty
+from m2unet.cohort.lobe_rules import apart, contradictions, weighty
 from m2unet.errors import ScanError
 
 _WHOLE_BODY: tuple[CodeSystem, ...] = ("totalsegmentator-v1", "totalsegmentator-v2")
@@ -79,14 +79,17 @@ def recognised(labels: LabelPlaces, accept: Collection[str] = ()) -> Reading | N
 def _proves(reading: Reading, labels: LabelPlaces) -> bool:
     """Whether enough lobes are there: both sides, or two of one lung beside other organs or with telling values.
 
-    Labels 1, 2 and 3 in one lung may as well be opacities, and a single label may be anything.
+    Labels 1 to 3 in one lung may as well be opacities unless they are three that do not share their places; a single
+    label may be anything.
     """
     right, left = (any(code in reading.lobes for code in side) for side in (RIGHT_CODES, LEFT_CODES))
     if right and left:
         return True
     if reading.others and reading.codes in _WHOLE_BODY and len(labels.places) > 2:
         return bool(reading.lobes)
-    return len(reading.lobes) >= 2 and not set(labels.places) <= {1, 2, 3}
+    if set(labels.places) <= {1, 2, 3}:
+        return len(reading.lobes) == 3 and apart(reading.lobes)
+    return len(reading.lobes) >= 2
 
 
 def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray[np.uint8]:

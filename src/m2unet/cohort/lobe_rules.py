@@ -24,6 +24,7 @@ _WRONG_SIDE = 0.08  # a right lobe: at most 0.03 to the left of the middle
 _ABOVE_AND_BEFORE = 0.0  # an upper lobe before its lower one plus above it: at least 0.09
 _ABOVE = -0.1  # an upper lobe above its lower one: at least 0.04
 _BEFORE = -0.08  # an upper lobe before its lower one: at least 0.05
+_APART_SPREADS = 1.6  # centres of two lobes of one lung: at least 1.8 of their spreads apart
 _MIDDLE_BEFORE = -0.1  # the middle lobe before the lower one: at least -0.06
 
 
@@ -68,6 +69,19 @@ def oddities(lobes: Mapping[int, Place]) -> list[MaskFault]:
     if 2 in lobes and 3 in lobes and _apart(lobes, 3, 2, axes)[1] < 0:
         found.append(_fault("order", "the centre of RML does not lie in front of that of RLL"))
     return found
+
+
+def apart(lobes: Mapping[int, Place]) -> bool:
+    """Whether no two labels share their place, as lobes do not and lesions of several kinds do."""
+    return all(
+        sum(
+            (2 * (p - q) / (s + t)) ** 2
+            for p, q, s, t in zip(one.centre_mm, other.centre_mm, one.spread_mm, other.spread_mm, strict=True)
+            if s + t > 0
+        )
+        > _APART_SPREADS**2
+        for one, other in combinations(lobes.values(), 2)
+    )
 
 
 def _sides(lobes: Mapping[int, Place], labels: LabelPlaces) -> list[MaskFault]:

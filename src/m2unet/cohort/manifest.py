@@ -253,8 +253,7 @@ class _Cells:
             return None
         path = self.folder / text
         if self.check_files:
-            allowed = folder_allowed(path) if callable(folder_allowed) else folder_allowed
-            fault = _path_fault(path, text, allowed)
+            fault = _path_fault(path, text, folder_allowed(path) if callable(folder_allowed) else folder_allowed)
             self.faults += [f"{column} {text!r} {fault}"] if fault else []
         return path
 

@@ -6,6 +6,7 @@ names), the names decide. Otherwise the values do, together with where they lie.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from m2unet.ct.read import read_raw
 from m2unet.ct.sniff import sniff
 from m2unet.ct.volume import Volume, from_source
 from m2unet.errors import ScanError
+
+logger = logging.getLogger(__name__)
 
 CHECKS = 1
 """Version of what masks are read and refused by; kept results made with another are made again."""
@@ -182,6 +185,13 @@ def read_mask(path: str | Path, volume: Volume) -> NDArray[np.int16]:
     mask = from_source(whole_numbers(raw.array, path.name), raw.spacing_mm, raw.origin_mm, raw.direction)
     check_grid(mask, volume, path.name)
     return mask.array
+
+
+def log_findings(scan_id: str, mask: LobeMask) -> None:
+    """Log the warnings of a scan's lobe mask, where no result holds them."""
+    for one in mask.findings:
+        if one.level == "warning":
+            logger.warning("%s: %s: %s", scan_id, one.code, one.found)
 
 
 def is_mask_folder(path: Path) -> bool:

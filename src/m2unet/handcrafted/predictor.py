@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m2unet.anatomy import CodeSystem
@@ -121,7 +121,8 @@ class HandcraftedPredictor:
         started = time.perf_counter()
         volume = scan if isinstance(scan, Volume) else read_scan(scan)
         read = time.perf_counter()
-        measured, used = self.measurer.measure(volume, mask, codes)
+        measured, used, findings = self.measurer.measure(volume, mask, codes)
+        volume = replace(volume, findings=findings)
         seconds = {"read": read - started, "measure": time.perf_counter() - read}
         found = estimate(self.decider, measured, seed) if severity else None
         judgement = None if found is None else self.confidence.judge(found, volume.findings)

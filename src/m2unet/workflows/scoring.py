@@ -13,7 +13,7 @@ from typing import Any
 
 from m2unet.anatomy import LOBES, CodeSystem
 from m2unet.cohort.manifest import ManifestRow
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import log_findings, read_lobes
 from m2unet.cohort.prepare import source_fingerprint
 from m2unet.errors import M2UNetError
 from m2unet.evaluation.classification import METRIC_NAMES, classification_metrics, per_patient
@@ -209,7 +209,9 @@ def _overlap(prediction: Prediction, row: ManifestRow, codes: CodeSystem) -> dic
     if row.lobes is None or prediction.lobes is None:
         return {}
     volume = prediction.volume
-    truth = read_lobe_mask(row.lobes, volume, codes)
+    mask = read_lobes(row.lobes, volume, codes)
+    log_findings(row.scan_id, mask)
+    truth = mask.array
     tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
     overlap = segmentation_metrics(truth, tidied).values()
     return overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm))
