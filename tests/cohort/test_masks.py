@@ -215,6 +215,17 @@ def test_the_airway_and_a_missing_lobe(tmp_path: Path, sample: tuple[NDArray[np.
     assert (finding.code, finding.level) == ("mask-missing", "warning") and "RML" in finding.found
 
 
+@pytest.mark.parametrize("side", [(1, 2, 3), (4, 5)])
+def test_the_lobes_of_one_lung(tmp_path: Path, sample: tuple[NDArray[np.uint8], Volume], side: tuple[int, ...]) -> None:
+    lobes, scan = sample
+    mask = np.where(np.isin(lobes, side), lobes, np.uint8(0))
+    found = read_lobes(save(mask, tmp_path / "m.nii.gz"), scan)
+    assert np.array_equal(found.array, mask) and [finding.code for finding in found.findings] == ["mask-missing"]
+    three_kinds = np.where((lobes > 0) & (lobes < 4), np.random.default_rng(2).integers(0, 4, lobes.shape), 0)
+    with pytest.raises(ScanError, match="too few labels"):
+        read_lobes(save(three_kinds.astype(np.uint8), tmp_path / "lesions.nii.gz"), scan)
+
+
 # --- what is no mask of lobes ----------------------------------------------------------------------------------------
 
 

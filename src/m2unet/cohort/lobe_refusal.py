@@ -33,22 +33,28 @@ def refused(labels: LabelPlaces, name: str) -> ScanError:
     )
 
 
-def contradicted(labels: LabelPlaces, name: str, stated: str, faults: Sequence[MaskFault]) -> ScanError:
+def contradicted(labels: LabelPlaces, name: str, stated: str | None, faults: Sequence[MaskFault]) -> ScanError:
     """The error for a mask whose labels do not lie where the stated convention, or the names in the file, put them.
 
     Args:
         labels: its labels.
         name: of the file.
-        stated: the convention, or who says so, for the message.
+        stated: the convention; None where the file's own names say it.
         faults: what contradicts it.
     """
+    if stated is None:
+        return ScanError(
+            f"The lobes of {name} do not lie where its own names put them: {_several(faults)}",
+            found=labels.described(),
+            mend="correct the names, or the sides and axes of the mask or its scan",
+        )
     fitting = recognised(labels)
     if fitting is not None and fitting.codes != stated:
         why, mend = f"they lie as {fitting.codes}'s codes do", f"--lobe-codes {fitting.codes}"
     else:
         why, mend = _looks_like(labels)
     return ScanError(
-        f"The labels of {name} do not lie where lobes do as {stated} has them: {_several(faults)}",
+        f"The labels of {name} do not lie where lobes do with the codes of {stated}: {_several(faults)}",
         found=f"{labels.described()}; {why}",
         expected=f"{conventions()}; or {_LOBE_FILES}",
         mend=mend,

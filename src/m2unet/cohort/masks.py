@@ -106,22 +106,22 @@ def read_lobes(
     path = Path(path)
     accepted = {code.removeprefix("mask-") for code in accept}
     file = read_labels(path, volume, lacking="missing" in accepted)
-    nobody_says = file.array == UNDECIDED if undecided and file.codes is None and codes in ("auto", "m2unet") else None
-    if nobody_says is not None and nobody_says.any():
-        file = LabelFile(np.where(nobody_says, np.int16(0), file.array), None, file.names, file.findings)
+    left_open = file.array == UNDECIDED if undecided and file.codes is None and codes in ("auto", "m2unet") else None
+    if left_open is not None and left_open.any():
+        file = LabelFile(np.where(left_open, np.int16(0), file.array), None, file.names, file.findings)
     else:
-        nobody_says = None
+        left_open = None
     labels = measure_labels(file.array, volume)
     if not labels.places:
         raise NoLobesError(f"The lobe mask {path.name} is empty", expected="the lobes of a scan", mend=_EMPTY)
     if file.codes is not None:
         found = _by_names(file, labels, path.name, codes, accepted)
-    elif codes == "auto" and nobody_says is None:
+    elif codes == "auto" and left_open is None:
         found = _by_places(file, labels, path.name, accepted)
     else:
         found = _as_stated(file, labels, path.name, "m2unet" if codes == "auto" else codes, accepted)
-    if nobody_says is not None:
-        found.array[nobody_says] = UNDECIDED
+    if left_open is not None:
+        found.array[left_open] = UNDECIDED
         return LobeMask(found.array, found.codes, found.recognised_by, found.labels, file.findings)
     return found
 
@@ -270,7 +270,7 @@ def _by_names(
         )
     array = recode_by(file.array, file.codes)
     said = {file.names[label]: _called(code) for label, code in file.codes.items() if code}
-    findings = _checked(places, labels, name, "its own names", accepted)
+    findings = _checked(places, labels, name, None, accepted)
     return LobeMask(array, "names", "names", said, (*file.findings, *findings))
 
 
@@ -311,7 +311,7 @@ _KINDS = {"sides": "mask-sides", "order": "mask-order", "volume": "mask-volume"}
 
 
 def _checked(
-    lobes: Mapping[int, Place], labels: LabelPlaces, name: str, stated: str, accepted: Collection[str]
+    lobes: Mapping[int, Place], labels: LabelPlaces, name: str, stated: str | None, accepted: Collection[str]
 ) -> list[Finding]:
     """Findings of lobes that lie where they should.
 
