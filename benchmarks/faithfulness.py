@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import wilcoxon
 
 from m2unet.cohort.manifest import ManifestRow, read_manifest
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import read_lobe_mask, read_mask
 from m2unet.ct.prepare import prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
@@ -86,7 +86,7 @@ def measure(predictor: Predictor, row: ManifestRow, seed: int) -> Result:
     assert row.lobes is not None and row.lesions is not None
     lobes = read_lobe_mask(row.lobes, volume)
     lungs = (lobes > 0) & (lobes <= 5)
-    lesions = (read_lobe_mask(row.lesions, volume) > 0) & lungs
+    lesions = (read_mask(row.lesions, volume) > 0) & lungs
     scan = prepare_volume(volume, predictor.config.prepare)
     _, found = explain_severity(predictor.network, scan, predictor.config, seed=seed, device=predictor.device)
     rng = np.random.default_rng([seed, 0xFA17])

@@ -57,6 +57,11 @@ LOBE_BY_CODE = MappingProxyType({lobe.code: lobe for lobe in LOBES})
 RIGHT_CODES: tuple[int, ...] = tuple(lobe.code for lobe in LOBES if lobe.side == "right")
 LEFT_CODES: tuple[int, ...] = tuple(lobe.code for lobe in LOBES if lobe.side == "left")
 
+CODES_BY_NAME: MappingProxyType[str, int] = MappingProxyType(
+    {**{lobe.abbreviation: lobe.code for lobe in LOBES}, "airway": AIRWAY}
+)
+"""Every code of a written lobe mask by its name."""
+
 CodeSystem = Literal["auto", "m2unet", "lungmask", "totalsegmentator-v1", "totalsegmentator-v2", "luna16", "lola11"]
 """Whose codes a lobe mask uses; ``auto`` finds out from the values and where they lie."""
 

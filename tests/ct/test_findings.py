@@ -20,6 +20,8 @@ def test_every_kind_is_used_and_every_use_is_known() -> None:
     used = set(re.findall(r'finding\(\s*"([a-z0-9-]+)"', text)) | set(re.findall(r'"([a-z]+(?:-[a-z]+)+)" if ', text))
     used |= set(re.findall(r' else "([a-z]+(?:-[a-z]+)+)"', text))
     used |= {name for name in KINDS if f'"{name}" if kind' in text}
+    masks = [ROOM.parent / "cohort" / "masks.py", *(ROOM.parent / "cohort" / "mask_files").glob("*.py")]
+    used |= set(re.findall(r'"(mask-[a-z]+)"', "".join(path.read_text() for path in masks)))
     assert used == set(KINDS)
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from m2unet.anatomy import UNDECIDED
 from m2unet.cli.main import app
 from m2unet.cohort.manifest import Manifest, read_manifest, write_manifest
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import read_lobe_mask, read_mask
 from m2unet.ct.read import read_scan
 from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError, ManifestError, RunError
@@ -149,7 +149,7 @@ def test_retraining_uses_corrections_and_confident_pixels(
     assert take_corrections(folder)[0].usable
     scan_id = bare.rows[1].scan_id
     volume = read_scan(bare.rows[1].image)
-    half = read_lobe_mask(folder.proposal(scan_id), volume)
+    half = read_mask(folder.proposal(scan_id), volume).astype(np.uint8)
     half[:, : half.shape[1] // 2] = UNDECIDED
     half[:, half.shape[1] // 2 :, : half.shape[2] // 2] = np.maximum(
         1, half[:, half.shape[1] // 2 :, : half.shape[2] // 2]

@@ -117,8 +117,22 @@ def test_masks_of_another_tool(cohort: Manifest, recoded: Manifest, tmp_path: Pa
     found = evaluate_beside(cohort, rows, tmp_path, lobe_codes="lungmask")
     ours = evaluate_beside(cohort, cohort.rows[:2], tmp_path / "ours")
     assert [s.overlap for s in found.scores] == [s.overlap for s in ours.scores]
-    misread = evaluate_beside(cohort, rows, tmp_path)  # other codes: what was kept is not taken for theirs
-    assert misread.scores[0].overlap["dsc"] != found.scores[0].overlap["dsc"]
+    recognised = evaluate_beside(cohort, rows, tmp_path / "auto")
+    assert [s.overlap for s in recognised.scores] == [s.overlap for s in ours.scores]
+    misread = evaluate_beside(cohort, rows, tmp_path, lobe_codes="m2unet")  # what was kept is not taken for theirs
+    assert misread.scores[0].overlap == {} and "--lobe-codes lungmask" in (misread.scores[0].error or "")
+
+
+def test_another_mask_of_the_same_scan_is_scored_anew(cohort: Manifest, tmp_path: Path) -> None:
+    row = replace(cohort.rows[0], lobes=tmp_path / "mask.nii.gz")
+    image = sitk.ReadImage(str(cohort.rows[0].lobes))
+    sitk.WriteImage(image, str(row.lobes))
+    first = evaluate_beside(cohort, [row], tmp_path / "out").scores[0]
+    mask = sitk.GetArrayFromImage(image)
+    other = sitk.GetImageFromArray(np.where(mask == 2, 1, mask).astype(np.uint8))
+    other.CopyInformation(image)
+    sitk.WriteImage(other, str(row.lobes))
+    assert evaluate_beside(cohort, [row], tmp_path / "out").scores[0].overlap != first.overlap
 
 
 def test_the_command_takes_lobe_codes(

@@ -104,6 +104,33 @@ def test_the_command_prints_a_table_and_writes(files: tuple[Path, Path], tmp_pat
     assert {p.name for p in tmp_path.iterdir()} == {"quantify.json", "lobes.csv", "regions.csv", "opacity.nii.gz"}
 
 
+def test_it_says_whose_codes_it_recognised(chest: Chest, files: tuple[Path, Path], tmp_path: Path) -> None:
+    text = run(files[0], "--lobes", files[1], "--out", tmp_path)
+    assert "lobe mask: codes of totalsegmentator-v2, recognised by values and places: 10 = LUL, 11 = LLL" in text
+    document = json.loads((tmp_path / "quantify.json").read_text())
+    assert document["mask_codes"] == "totalsegmentator-v2"
+    assert document["mask"] == {
+        "recognised_by": "values and places",
+        "labels": {"10": "LUL", "11": "LLL", "12": "RUL", "13": "RML", "14": "RLL"},
+    }
+    assert document["codes"] == {"RUL": 1, "RML": 2, "RLL": 3, "LUL": 4, "LLL": 5, "airway": 6}
+    folder = tmp_path / "totalsegmentator"
+    folder.mkdir()
+    names = ("", "upper_lobe_right", "middle_lobe_right", "lower_lobe_right", "upper_lobe_left", "lower_lobe_left")
+    for code, name in enumerate(names[1:], 1):
+        save((chest.lobes == code).astype(np.uint8), chest, folder / f"lung_{name}.nii.gz")
+    assert "lobes by the names in the file: lung_upper_lobe_right = RUL" in run(files[0], "--lobes", folder)
+    named = json.loads(run(files[0], "--lobes", folder, "--json"))
+    assert named["mask_codes"] == "names" and named["lobes"] == document["lobes"]
+
+
+def test_a_missing_lobe_is_a_warning(chest: Chest, files: tuple[Path, Path], tmp_path: Path) -> None:
+    mask = save(np.where(chest.lobes == 2, 0, chest.lobes).astype(np.uint8), chest, tmp_path / "m.nii.gz")
+    assert "warning: the lobe mask shows no RML" in run(files[0], "--lobes", mask)
+    found = json.loads(run(files[0], "--lobes", mask, "--json"))
+    assert "mask-missing" in [finding["code"] for finding in found["findings"]]
+
+
 def test_the_command_prints_json(files: tuple[Path, Path]) -> None:
     text = run(files[0], "--lobes", files[1], "--json", "--set", "vote_mm=3")
     document = json.loads(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, Overrides, Seed, say, settings
+from m2unet.cli.common import Device, LobeCodes, Out, Overrides, Seed, code_system, say, settings
 
 annotate = typer.Typer(
     name="annotate",
@@ -61,6 +61,7 @@ def take(
         list[str] | None,
         typer.Option("--accept", help="A fault to live with: missing, sides, order, volume or islands."),
     ] = None,
+    lobe_codes: LobeCodes = None,
 ) -> None:
     """Check the masks in corrected/ and take those without faults; every fault is listed."""
     from m2unet.cli.progress import TerminalProgress
@@ -68,7 +69,9 @@ def take(
     from m2unet.workflows.annotation import AnnotationFolder
     from m2unet.workflows.corrections import take_corrections
 
-    found = take_corrections(AnnotationFolder(folder), accept or (), progress=TerminalProgress())
+    found = take_corrections(
+        AnnotationFolder(folder), accept or (), codes=code_system(lobe_codes or "auto"), progress=TerminalProgress()
+    )
     for one in found:
         say(f"{one.file}: {'taken' if one.usable else 'not taken'}")
         for line in one.lines():
@@ -117,3 +120,5 @@ def retrain(
                 f"Trained on {len(used.split.train)} scans, {len(used.corrected)} of the cohort with corrected masks, "
                 f"{len(used.self_trained)} with confident pixels alone. The model is in {run.model}."
             )
+            for scan_id, why in used.left_out.items():
+                say(f"left out: {scan_id}: {why}")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from m2unet.cli.common import Device, Out, Overrides, Preset, Seed, say, settings
+from m2unet.cli.common import Device, LobeCodes, Out, Overrides, Preset, Seed, code_system, say, settings
 
 
 def crossval(
@@ -24,6 +24,7 @@ def crossval(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")
     ] = None,
+    lobe_codes: LobeCodes = None,
     device: Device = "auto",
 ) -> None:
     """Cross-validate; finished folds are skipped, an interrupted one goes on."""
@@ -41,8 +42,9 @@ def crossval(
     changes = settings(overrides, seed=seed, epochs=epochs, method=model)
     config = load_config(preset, changes)
     cohort = read_manifest(manifest)
+    codes = None if lobe_codes is None else code_system(lobe_codes)
     progress = TerminalProgress()
-    prepared = method_store(cohort, store or out / "store", config, progress=progress)
+    prepared = method_store(cohort, store or out / "store", config, progress=progress, lobe_codes=codes)
     job = CrossValidation(
         cohort, prepared, config, out, grouping, f"the cohort of {manifest.name}", str(choose_device(device))
     )

@@ -21,7 +21,7 @@ def evaluate(
     """Score every scan of a cohort into a CSV, and the figures over them with patient-clustered intervals."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest
-    from m2unet.errors import EXIT_SOME_FAILED
+    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.appraisal import appraisal_table
     from m2unet.workflows.evaluate import evaluate_scans
@@ -40,5 +40,8 @@ def evaluate(
     say(appraisal_table(evaluation.appraisal))
     names = "predictions.csv (one row a scan), summary.json, results.md, confidence.png"
     say(f"Written to {out}: {names}" + (", MODEL_CARD.md" if card else ""))
+    for score in evaluation.scores:
+        if score.error is not None:
+            typer.secho(f"  {score.scan_id}: {score.error}", fg=typer.colors.RED, err=True)
     if evaluation.figures.failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+        raise typer.Exit(EXIT_SOME_FAILED if evaluation.figures.scans else EXIT_BAD_INPUT)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, say
+from m2unet.cli.common import Device, LobeCodes, Out, code_system, say
 
 
 def followup(
@@ -20,6 +20,7 @@ def followup(
     predict_lobes: Annotated[
         bool, typer.Option("--predict-lobes", help="Use the model's lobes even where masks are given.")
     ] = False,
+    lobe_codes: LobeCodes = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -41,7 +42,7 @@ def followup(
             raise ConfigError("--patient chooses from a manifest", found="scans given one by one")
         patients = [given_patient(scans, date or (), lobes or ())]
     predictor = None if model is None else Predictor.load(model, device=choose_device(device))
-    options = FollowupOptions(predictor, predict_lobes, seed=seed)
+    options = FollowupOptions(predictor, predict_lobes, seed=seed, lobe_codes=code_system(lobe_codes or "auto"))
     outcomes = list(follow_patients(patients, out, options, progress=TerminalProgress()))
     for remark in remarks:
         say(f"left out: {remark}")

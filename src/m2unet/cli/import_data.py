@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.anatomy import CODE_MAPS
-from m2unet.cli.common import say
+from m2unet.anatomy import CODE_SYSTEMS
+from m2unet.cli.common import code_system, say
 
 if TYPE_CHECKING:
     from m2unet.cohort.importers.items import Fault
@@ -33,7 +33,8 @@ def import_data(
         Path | None, typer.Option("--images", help="luna16-lobes, lungmask-masks: folder of the CTs if elsewhere.")
     ] = None,
     codes: Annotated[
-        str, typer.Option("--codes", help=f"lungmask-masks: whose lobe codes: {', '.join(CODE_MAPS)}.")
+        str,
+        typer.Option("--lobe-codes", "--codes", help=f"lungmask-masks: whose lobe codes: {', '.join(CODE_SYSTEMS)}."),
     ] = "lungmask",
     min_lobes: Annotated[
         int, typer.Option("--min-lobes", min=0, max=5, help="Leave out scans that show fewer lobes.")
@@ -55,12 +56,9 @@ def import_data(
     from m2unet.cohort.importers.run import import_data_set, import_folder
     from m2unet.cohort.importers.settle import Outcome
 
-    known = {str(system): system for system in CODE_MAPS}
-    if codes not in known:
-        raise typer.BadParameter(f"{codes!r} is not one of {', '.join(known)}", param_hint="--codes")
     if severe_from.upper() not in GRADES:
         raise typer.BadParameter(f"{severe_from!r} is not one of {', '.join(GRADES)}", param_hint="--severe-from")
-    options = ImportOptions(int(severe_from[-1]), images, known[codes], min_lobes, rescale_8bit)
+    options = ImportOptions(int(severe_from[-1]), images, code_system(codes), min_lobes, rescale_8bit)
     with TerminalProgress().stage(f"importing {data_set}") as step:
 
         def show(outcome: Outcome, done: int, total: int) -> None:

@@ -28,7 +28,7 @@ def prepare(
 ) -> None:
     """Check a manifest, crop its scans to the body and store them, skipping what is finished.
 
-    Exit code 0: all scans are in the store; 1: some failed; 2: the manifest or the use is wrong.
+    Exit code 0: all scans are in the store; 1: some failed; 2: all did, or the manifest or the use is wrong.
     """
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest

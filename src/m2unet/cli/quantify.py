@@ -21,13 +21,19 @@ _NOTHING = "–"
 
 def quantify(
     scan: Annotated[Path, typer.Argument(help="CT file or DICOM folder.")],
-    lobes: Annotated[Path, typer.Option("--lobes", help="Lobe mask on the scan's grid, from any tool.")],
+    lobes: Annotated[
+        Path,
+        typer.Option(
+            "--lobes",
+            help="Lobe mask of any tool: label map, .seg.nrrd, DICOM SEG, or a folder of one file a lobe.",
+        ),
+    ],
     lobe_codes: Annotated[
         str,
         typer.Option(
             "--lobe-codes",
             "--codes",
-            help=f"Whose codes the mask uses: {', '.join(CODE_SYSTEMS)}; auto recognises them.",
+            help=f"Whose codes the mask uses: {', '.join(CODE_SYSTEMS)}; auto recognises them, and names decide.",
         ),
     ] = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and opacity mask.")] = None,
@@ -53,7 +59,8 @@ def quantify(
     console.print(_table(found.quantities))
     for line in _lines(found.quantities):
         say(line)
-    for finding in found.volume.findings:
+    say(f"lobe mask: {found.mask.summary()}")
+    for finding in found.findings:
         if finding.level == "warning":
             say(f"warning: {finding.found}")
     if out is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, Overrides, Preset, say
+from m2unet.cli.common import Device, LobeCodes, Out, Overrides, Preset, code_system, say
 
 
 def reproduce(
@@ -29,6 +29,7 @@ def reproduce(
     data: Annotated[str | None, typer.Option("--data", help="The cohort in words, for the tables.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     overrides: Overrides = None,
+    lobe_codes: LobeCodes = None,
     device: Device = "auto",
 ) -> None:
     """Train and compare every method of the paper; write Tables I-VII and Figures 2, 5, 6. Call again to go on."""
@@ -53,6 +54,7 @@ def reproduce(
         folds=folds,
         only_folds=tuple(fold or ()),
         tables_only=tables_only,
+        lobe_codes=None if lobe_codes is None else code_system(lobe_codes),
     )
     found = Finished({}, folds)
     for found in run_experiments(job, TerminalProgress()):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, Overrides, Preset, Seed, refuse_beside, say, settings
+from m2unet.cli.common import Device, LobeCodes, Out, Overrides, Preset, Seed, code_system, refuse_beside, say, settings
 
 
 def train(
@@ -27,6 +27,7 @@ def train(
         Path | None, typer.Option("--store", help="Folder of prepared scans [default: OUT/store].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    lobe_codes: LobeCodes = None,
     device: Device = "auto",
     init: Annotated[
         str | None,
@@ -38,7 +39,17 @@ def train(
     if init is not None:
         clashing = {"--preset": preset != "paper", "--set": overrides, "--model": model, "--epochs": epochs}
         refuse_beside("--init", {**clashing, "--folds": folds, "--store": store})
-        _fine_tune(manifest, out, init, steps, seed=seed, validation=validation, resume=resume, device=device)
+        _fine_tune(
+            manifest,
+            out,
+            init,
+            steps,
+            seed=seed,
+            validation=validation,
+            resume=resume,
+            device=device,
+            lobe_codes=lobe_codes,
+        )
         return
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.folds import Split, hold_out, load_folds
@@ -52,6 +63,7 @@ def train(
     changes = settings(overrides, seed=seed, epochs=epochs, method=model)
     config = load_config(preset, changes)
     cohort = read_manifest(manifest)
+    codes = None if lobe_codes is None else code_system(lobe_codes)
     if folds is None:
         split: Split = hold_out(cohort.rows, share=validation, seed=config.seed)
     else:
@@ -61,7 +73,9 @@ def train(
         split = splits[fold]
     progress = TerminalProgress()
     with joined_world(device) as world:
-        prepared = method_store(cohort, store or out / "store", config, world=world, progress=progress)
+        prepared = method_store(
+            cohort, store or out / "store", config, world=world, progress=progress, lobe_codes=codes
+        )
         job = TrainJob(prepared, split, config, out, f"the cohort of {manifest.name}", resume)
         run = train_method(job, world=world, progress=progress)
         if world.main:
@@ -79,10 +93,11 @@ def _fine_tune(
     validation: float,
     resume: bool,
     device: str,
+    lobe_codes: str | None,
 ) -> None:
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest
-    from m2unet.errors import ConfigError
+    from m2unet.errors import EXIT_SOME_FAILED, ConfigError
     from m2unet.workflows.finetune import FineTuneJob, fine_tune
 
     if init not in ("synthetic", "none"):
@@ -94,6 +109,7 @@ def _fine_tune(
         steps=steps,
         seed=seed or 0,
         validation=validation,
+        lobe_codes=code_system(lobe_codes or "auto"),
         resume=resume,
         device=device,
     )
@@ -102,3 +118,5 @@ def _fine_tune(
     for scan_id, why in made.skipped.items():
         say(f"Left out: {scan_id}: {why}")
     say(f"Next: m2unet predict SCAN --model {out} --out DIR")
+    if made.skipped:
+        raise typer.Exit(EXIT_SOME_FAILED)

@@ -1,70 +1,95 @@
-"""Other tools' lobe codes: turned into this package's, and recognised by their values and by where they lie."""
+"""Label conventions of lobe masks: which one a mask follows, by its values and where they lie, and recoding."""
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from m2unet.anatomy import AIRWAY, CODE_MAPS, LEFT_CODES, LOBE_CODES, RIGHT_CODES, CodeSystem
+from m2unet.anatomy import AIRWAY, CODE_MAPS, LEFT_CODES, LOBE_BY_CODE, RIGHT_CODES, CodeSystem
+from m2unet.cohort.corrections import MaskFault
+from m2unet.cohort.label_places import LabelPlaces, Place
+from m2unet.cohort.lobe_rules import apart, contradictions, weighty
 from m2unet.errors import ScanError
 
 _WHOLE_BODY: tuple[CodeSystem, ...] = ("totalsegmentator-v1", "totalsegmentator-v2")
 
-_Z, _Y, _X = 0, 1, 2
-_LIE_HIGHER: tuple[tuple[int, int, int], ...] = (
-    *((_X, left, right) for left, right in product(LEFT_CODES, RIGHT_CODES)),
-    (_Z, 1, 2),
-    (_Z, 1, 3),
-    (_Z, 4, 5),
-    (_Y, 3, 2),
-)
-"""Axis, and two lobes of which the first lies higher on it: z to the head, y to the back, x to the left."""
+
+@dataclass(frozen=True)
+class Reading:
+    """A mask read in one convention.
+
+    Attributes:
+        codes: which.
+        lobes: places of the lobes it would show, specks left out, by our code.
+        others: labels that would be other structures: organs, the airway.
+        faults: what speaks against it.
+    """
+
+    codes: CodeSystem
+    lobes: Mapping[int, Place]
+    others: int
+    faults: tuple[MaskFault, ...]
+
+    def same_lobes(self, other: Reading) -> bool:
+        """Whether both find the same labels to be the same lobes."""
+        return self.lobes == other.lobes
 
 
-def recognised(array: NDArray[np.int16], *, name: str) -> CodeSystem:
-    """Whose codes a lobe mask holds.
+def readings(labels: LabelPlaces) -> list[Reading]:
+    """The mask in every convention that knows all its values, those that fit or not."""
+    return [found for codes in CODE_MAPS if (found := read_in(labels, codes)) is not None]
 
-    A tool comes into question if every value is one of its codes and the lobes that they would be lie to each other as
-    lobes do: left ones to the left, upper ones above lower ones, the middle lobe before the lower one. This package's
-    own codes go before others', then the tool that explains most lobes. Where the places fit nobody (a mirrored
-    patient), values that are this package's codes are taken as such.
+
+def read_in(labels: LabelPlaces, codes: CodeSystem) -> Reading | None:
+    """The mask in one convention, None if a value is unknown to it."""
+    meaning = {label: meaning_of(label, codes) for label in labels.places}
+    if any(code is None for code in meaning.values()):
+        return None
+    lobes = {meaning[label] or 0: place for label, place in weighty(labels.places).items()}
+    lobes = {code: place for code, place in lobes.items() if code in LOBE_BY_CODE}
+    others = sum(code not in LOBE_BY_CODE for code in meaning.values())
+    return Reading(codes, lobes, others, tuple(contradictions(lobes, labels)))
+
+
+def recognised(labels: LabelPlaces, accept: Collection[str] = ()) -> Reading | None:
+    """Which convention a mask follows.
+
+    One comes into question if it knows every value, and the lobes that they would be lie as lobes do: right and left,
+    upper above lower, the middle lobe in front, none of them impossibly large. Enough of them must be there for this
+    to prove something. Of several that fit, the one that explains most lobes is taken.
 
     Args:
-        array: ``[z, y, x]``, z towards the head, y towards the back, x towards the patient's left.
-        name: of the file, for the message.
+        labels: the mask's labels.
+        accept: codes of faults to live with: ``sides``, ``order``, ``volume``.
 
-    Raises:
-        ScanError: no tool's codes fit.
+    Returns:
+        None where none fits, or several fit and disagree.
     """
-    values = _values(array)
-    centres = _centres(array, values)
-    fitting: dict[CodeSystem, int] = {}
-    for tool in CODE_MAPS:
-        meaning = {value: _meaning(value, tool) for value in values}
-        if any(code is None for code in meaning.values()):
-            continue
-        lobes = {code: centres[value] for value, code in meaning.items() if code in LOBE_CODES}
-        if all(lobes[a][axis] > lobes[b][axis] for axis, a, b in _LIE_HIGHER if a in lobes and b in lobes):
-            fitting[tool] = len(lobes)
-    if "m2unet" in fitting or (not any(fitting.values()) and all(_meaning(v, "m2unet") is not None for v in values)):
-        return "m2unet"
-    if not any(fitting.values()):
-        raise ScanError(
-            f"The lobe mask {name} holds values that are no known lobe codes, or whose places are not those of lobes",
-            found=_listed([value for value in values if value]),
-            expected=f"the codes of one of {', '.join(CODE_MAPS)}",
-            mend="say whose codes they are with --lobe-codes, or recode the mask",
-        )
-    return max(fitting, key=lambda tool: fitting[tool])
+    fitting = [
+        one for one in readings(labels) if all(fault.code in accept for fault in one.faults) and _proves(one, labels)
+    ]
+    most = max((len(one.lobes) for one in fitting), default=0)
+    best = [one for one in fitting if len(one.lobes) == most]
+    return best[0] if best and all(one.same_lobes(best[0]) for one in best) else None
 
 
-def _centres(array: NDArray[np.int16], values: list[int]) -> dict[int, tuple[float, ...]]:
-    labels = [value for value in values if value > 0]
-    found = ndimage.center_of_mass(np.ones(array.shape, np.uint8), array, labels) if labels else []
-    return dict(zip(labels, found, strict=True))
+def _proves(reading: Reading, labels: LabelPlaces) -> bool:
+    """Whether enough lobes are there: both sides, or two of one lung beside other organs or with telling values.
+
+    Labels 1 to 3 in one lung may as well be opacities unless they are three that do not share their places; a single
+    label may be anything.
+    """
+    right, left = (any(code in reading.lobes for code in side) for side in (RIGHT_CODES, LEFT_CODES))
+    if right and left:
+        return True
+    if reading.others and reading.codes in _WHOLE_BODY and len(labels.places) > 2:
+        return bool(reading.lobes)
+    if set(labels.places) <= {1, 2, 3}:
+        return len(reading.lobes) == 3 and apart(reading.lobes)
+    return len(reading.lobes) >= 2
 
 
 def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray[np.uint8]:
@@ -84,7 +109,7 @@ def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray
     if codes not in CODE_MAPS:
         raise ScanError("There is no such system of lobe codes", found=codes, expected=f"one of {', '.join(CODE_MAPS)}")
     values = _values(array)
-    table = {value: _meaning(value, codes) for value in values}
+    table = {value: meaning_of(value, codes) for value in values}
     unknown = [value for value, code in table.items() if code is None]
     if unknown:
         tool = _likeliest(values)
@@ -94,13 +119,18 @@ def recode(array: NDArray[np.int16], codes: CodeSystem, *, name: str) -> NDArray
             expected=f"0 and {_listed(sorted(CODE_MAPS[codes]))} ({codes})",
             mend=f"say whose codes they are, e.g. lobe_codes={tool!r}" if tool else "recode the mask",
         )
-    lookup = np.zeros(max(values, default=0) + 1, dtype=np.uint8)
+    return recode_by(array, {value: code or 0 for value, code in table.items()})
+
+
+def recode_by(array: NDArray[np.int16], table: Mapping[int, int]) -> NDArray[np.uint8]:
+    """Each value replaced by its code; values that the table lacks become 0."""
+    lookup = np.zeros(1 << 16, dtype=np.uint8)
     for value, code in table.items():
-        lookup[value] = code or 0
-    return lookup[array]
+        lookup[np.int16(value).view(np.uint16)] = code
+    return lookup[np.ascontiguousarray(array).view(np.uint16)]
 
 
-def _meaning(value: int, codes: CodeSystem) -> int | None:
+def meaning_of(value: int, codes: CodeSystem) -> int | None:
     """Our code for another tool's value, None if that tool has no such value."""
     if value < 0:
         return None
@@ -116,18 +146,19 @@ def _meaning(value: int, codes: CodeSystem) -> int | None:
 def _likeliest(values: list[int]) -> CodeSystem | None:
     """The tool to which the most of these values are lobes and none is unknown."""
     lobes = {
-        tool: sum(bool(_meaning(value, tool)) for value in values)
+        tool: sum(bool(meaning_of(value, tool)) for value in values)
         for tool in CODE_MAPS
-        if all(_meaning(value, tool) is not None for value in values)
+        if all(meaning_of(value, tool) is not None for value in values)
     }
     ranked = sorted((count, tool) for tool, count in lobes.items() if count)
     return ranked[-1][1] if ranked else None
 
 
 def _values(array: NDArray[np.int16]) -> list[int]:
-    low = int(array.min())
-    counts = np.bincount(array.ravel().astype(np.int64) - low)
-    return [int(value) + low for value in np.flatnonzero(counts)]
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for part in np.array_split(np.ascontiguousarray(array).reshape(-1), max(1, array.size >> 22)):
+        counts += np.bincount(part.view(np.uint16), minlength=1 << 16)
+    return sorted(int(np.uint16(value).view(np.int16)) for value in np.flatnonzero(counts))
 
 
 def _listed(values: list[int]) -> str:

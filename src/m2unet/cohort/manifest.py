@@ -48,7 +48,7 @@ class ManifestRow:
         scan_id: unique, usable as a file name; it names folders and results, so it must not identify a person.
         patient_id: pseudonym shared by a patient's scans.
         image: a CT file or a folder of DICOM slices.
-        lobes: lobe mask on the image's grid, or None.
+        lobes: lobe mask on the image's grid, a file or a folder of one file a lobe, or None.
         severity: 1 severe, 0 non-severe, None unknown.
         grade: clinical grade the severity rests on, or None.
         site: hospital or scanner, free text, or None.
@@ -236,13 +236,13 @@ class _Cells:
             self.faults.append(f"{column} is empty")
         return text or ""
 
-    def path(self, column: str, *, folder_allowed: bool = False) -> Path | None:
+    def path(self, column: str, *, folder_allowed: bool | Callable[[Path], bool] = False) -> Path | None:
         text = self.text(column)
         if text is None:
             return None
         path = self.folder / text
         if self.check_files:
-            fault = _path_fault(path, text, folder_allowed)
+            fault = _path_fault(path, text, folder_allowed(path) if callable(folder_allowed) else folder_allowed)
             self.faults += [f"{column} {text!r} {fault}"] if fault else []
         return path
 
@@ -263,7 +263,7 @@ def _parse_row(
         scan_id=scan_id,
         patient_id=patient_id,
         image=row.path("image", folder_allowed=True) or folder,
-        lobes=row.path("lobes"),
+        lobes=row.path("lobes", folder_allowed=_holds_lobes),
         severity=severity,
         grade=grade,
         site=row.text("site"),
@@ -294,6 +294,12 @@ def _id_faults(scan_id: str) -> list[str]:
         f"scan_id {scan_id!r} cannot name a file: use up to 100 letters, digits, '.', '_' or '-', "
         "starting with a letter or digit, and no name Windows reserves"
     ]
+
+
+def _holds_lobes(path: Path) -> bool:
+    from m2unet.cohort.masks import is_mask_folder
+
+    return is_mask_folder(path)
 
 
 def _path_fault(path: Path, text: str, folder_allowed: bool) -> str | None:

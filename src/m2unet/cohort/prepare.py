@@ -2,8 +2,8 @@
 
 Finished scans are skipped on a second call, a bad scan never stops the others, and an interrupted one leaves nothing
 half-written behind. A finished scan counts as current while name, size and modification time of its source files, the
-meaning of its lobe codes and the configuration are the same; file contents are not hashed for this, because reading a
-cohort of hundreds of gigabytes to find nothing to do would take as long as preparing it.
+meaning of its lobe codes, the checks of masks and the configuration are the same; file contents are not hashed for
+this, because reading a cohort of hundreds of gigabytes to find nothing to do would take as long as preparing it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import LOBE_CODES, CodeSystem
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import Manifest, ManifestRow
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import CHECKS, read_lobes
 from m2unet.cohort.store import ScanRecord, Store, content_hash
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
 from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
-from m2unet.errors import EXIT_OK, EXIT_SOME_FAILED, M2UNetError, ScanError
+from m2unet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_SOME_FAILED, M2UNetError
 
 Status = Literal["prepared", "skipped", "failed"]
 _HEADER_AND_DATA = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie in a file beside
@@ -93,8 +93,10 @@ class PrepareReport:
 
     @property
     def exit_code(self) -> int:
-        """0 if all went well, 1 if a scan failed."""
-        return EXIT_SOME_FAILED if self.failed else EXIT_OK
+        """0 if all went well, 1 if some scans failed, 2 if all did."""
+        if not self.failed:
+            return EXIT_OK
+        return EXIT_BAD_INPUT if len(self.failed) == len(self.outcomes) else EXIT_SOME_FAILED
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def prepare_cohort(
     return PrepareReport(tuple(outcomes[row.scan_id] for row in manifest.rows), find_duplicates(store, finished))
 
 
-def source_fingerprint(row: ManifestRow, lobe_codes: CodeSystem = "m2unet") -> str:
+def source_fingerprint(row: ManifestRow, lobe_codes: CodeSystem = "auto") -> str:
     """Name, size and modification time of a scan's source files, hashed with the meaning of its lobe codes.
 
     Returns:
@@ -164,7 +166,7 @@ def source_fingerprint(row: ManifestRow, lobe_codes: CodeSystem = "m2unet") -> s
     Raises:
         OSError: if a file cannot be looked at.
     """
-    facts: list[object] = [lobe_codes if row.lobes else None]
+    facts: list[object] = [[lobe_codes, CHECKS] if row.lobes else None]
     for path in (row.image, row.lobes):
         facts.append(None if path is None else [_facts(member, path) for member in _members(path)])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -218,11 +220,9 @@ def _prepare(job: _Job) -> tuple[Finding, ...]:
     findings = list(volume.findings)
     lobes = None
     if job.row.lobes is not None:
-        mask = read_lobe_mask(job.row.lobes, volume, store.lobe_codes, undecided=True)
-        if not np.isin(mask, LOBE_CODES).any():
-            raise ScanError("The lobe mask is empty", found=job.row.lobes.name, expected="codes of lobes")
-        lobes = scan.crop_mask(mask).astype(np.uint8, copy=False)
-        findings += _crop_findings(mask, volume, lobes, scan)
+        mask = read_lobes(job.row.lobes, volume, store.lobe_codes, undecided=True)
+        lobes = scan.crop_mask(mask.array).astype(np.uint8, copy=False)
+        findings += [*mask.findings, *_crop_findings(mask.array, volume, lobes, scan)]
     record = ScanRecord(
         fingerprint=job.fingerprint,
         content_sha256=content_hash(scan.array),

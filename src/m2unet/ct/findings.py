@@ -68,6 +68,7 @@ class Kind:
 _E: tuple[Level, ...] = ("error",)
 _W: tuple[Level, ...] = ("warning",)
 _N: tuple[Level, ...] = ("note",)
+_EW: tuple[Level, ...] = ("error", "warning")
 
 KINDS: MappingProxyType[str, Kind] = MappingProxyType(
     {
@@ -216,6 +217,14 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "lungs-cut-off": Kind(
             _W, "lung reaches the border of the scan", "volumes and severity cover a part of the lungs"
         ),
+        # a lobe mask given with the scan
+        "mask-missing": Kind(_W, "a lobe mask lacks lobes", "none needed if they were removed or lie beyond the scan"),
+        "mask-unusual": Kind(_W, "lobes of a mask lie as they seldom do", "look at the mask"),
+        "mask-sides": Kind(_EW, "lobes of a mask lie on the wrong side", "check left and right of mask and scan"),
+        "mask-order": Kind(_EW, "lobes of a mask lie in the wrong order", "check the mask's codes"),
+        "mask-volume": Kind(_EW, "a lobe of a mask is larger than any lobe", "check the mask's codes and the spacing"),
+        "mask-overlap": Kind(_N, "voxels of a mask lie in two lobes; the first keeps them", "none needed"),
+        "mask-thresholded": Kind(_W, "a mask of fractions; a voxel counts from one half on", "none needed"),
     }
 )
 """Every finding a scan can have; docs/reading.md shows this table."""

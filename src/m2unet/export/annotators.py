@@ -7,17 +7,17 @@ label description file.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import AIRWAY, LOBES
+from m2unet.cohort.mask_files.nrrd_segments import read_segment_codes
 from m2unet.ct.volume import Volume
-from m2unet.errors import ScanError
 from m2unet.files import atomic_path, write_text
+
+__all__ = ["read_segment_codes", "write_segmentation", "write_snap_labels"]
 
 _CATEGORY = "SCT^123037004^Anatomical Structure"
 _CONTEXT, _REGIONS = (
@@ -25,7 +25,6 @@ _CONTEXT, _REGIONS = (
     "Anatomic codes - DICOM master list",
 )
 _AIRWAY = ("AIR", "airway", "89187006", "Airway structure", (170, 170, 170))
-_SEGMENT = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer|Tags)")
 
 _SNAP_HEAD = """################################################
 # ITK-SnAP Label Description File
@@ -105,67 +104,3 @@ def write_snap_labels(path: Path) -> None:
     for code, short, name, _, _, (red, green, blue) in _segments():
         lines.append(f'{code:>5} {red:>5} {green:>4} {blue:>4}        1  1  1    "{short} {name}"')
     write_text(path, _SNAP_HEAD + "\n".join(lines) + "\n")
-
-
-def read_segment_codes(path: Path) -> dict[int, int] | None:
-    """Which of our codes each value of a ``.seg.nrrd`` means, by the segments' names, IDs or SNOMED CT codes.
-
-    Args:
-        path: of the file, as 3D Slicer saved it.
-
-    Returns:
-        Our code by value; None where the file has no segments (a plain label map).
-
-    Raises:
-        ScanError: the file cannot be read, segments overlap (several layers), or a segment is no lobe.
-    """
-    segments = _read_segments(path)
-    if not segments:
-        return None
-    if len({segment.get("Layer", "0") for segment in segments.values()}) > 1:
-        raise ScanError(
-            f"The segments of {path.name} overlap",
-            mend="in 3D Slicer's Segment Editor set 'Modify other segments' to 'Overwrite all', and save again",
-        )
-    codes: dict[int, int] = {}
-    unknown = []
-    for segment in segments.values():
-        code = _code_of(segment)
-        if code is None or not segment.get("LabelValue", "").isdigit():
-            unknown.append(segment.get("Name", "?"))
-        else:
-            codes[int(segment["LabelValue"])] = code
-    if unknown:
-        raise ScanError(
-            f"{path.name} has segments that are no lobes",
-            found=", ".join(unknown),
-            expected=", ".join(short for _, short, *_ in _segments()),
-            mend="delete them, or rename them to one of these",
-        )
-    return codes
-
-
-def _read_segments(path: Path) -> dict[int, dict[str, str]]:
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise ScanError(f"{path.name} cannot be read", mend="save it again") from None
-    found: dict[int, dict[str, str]] = {}
-    for key in reader.GetMetaDataKeys():
-        match = _SEGMENT.fullmatch(key)
-        if match:
-            found.setdefault(int(match[1]), {})[match[2]] = reader.GetMetaData(key).strip()
-    return found
-
-
-def _code_of(segment: Mapping[str, str]) -> int | None:
-    said = {segment.get("ID", "").lower(), segment.get("Name", "").lower()}
-    tags = segment.get("Tags", "")
-    for code, short, name, snomed, _, _ in _segments():
-        if said & {short.lower(), name, f"{short} {name}".lower()} or f"SCT^{snomed}^" in tags:
-            return code
-    return None

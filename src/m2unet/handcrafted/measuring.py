@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import ManifestRow
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import read_lobes
 from m2unet.cohort.prepare import source_fingerprint
 from m2unet.config import HandcraftedConfig
+from m2unet.ct.findings import Finding
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import M2UNetError, ModelError
@@ -49,8 +50,8 @@ class Measurer:
 
     def lobes(
         self, volume: Volume, mask: Path | None, codes: CodeSystem
-    ) -> tuple[NDArray[np.uint8], Literal["mask", "model"]]:
-        """``[z, y, x]`` lobe codes of a scan, and whose they are.
+    ) -> tuple[NDArray[np.uint8], Literal["mask", "model"], tuple[Finding, ...]]:
+        """``[z, y, x]`` lobe codes of a scan, whose they are, and what is to be known of the mask.
 
         Args:
             volume: the scan.
@@ -61,19 +62,23 @@ class Measurer:
             M2UNetError: there is neither a mask nor a model, or the mask does not fit.
         """
         if mask is not None and self.config.lobes == "mask":
-            return read_lobe_mask(mask, volume, codes), "mask"
+            read = read_lobes(mask, volume, codes)
+            return read.array, "mask", read.findings
         found = self._lobe_model().predict(volume, severity=False).lobes
         assert found is not None
-        return postprocess_lobes(found, volume.voxel_ml).mask, "model"
+        return postprocess_lobes(found, volume.voxel_ml).mask, "model", ()
 
-    def measure(self, volume: Volume, mask: Path | None, codes: CodeSystem) -> tuple[Measured, NDArray[np.uint8]]:
-        """The scan's features and score, and the lobes they were taken in."""
-        lobes, source = self.lobes(volume, mask, codes)
+    def measure(
+        self, volume: Volume, mask: Path | None, codes: CodeSystem
+    ) -> tuple[Measured, NDArray[np.uint8], tuple[Finding, ...]]:
+        """The scan's features and score, the lobes they were taken in, and the findings of scan and mask."""
+        lobes, source, noticed = self.lobes(volume, mask, codes)
+        findings = (*volume.findings, *noticed)
         found = measure(volume.array, lobes, volume.spacing_mm, voxel_ml=volume.voxel_ml, lobes_from=source)
-        warnings = tuple(sorted({finding.code for finding in volume.findings if finding.level == "warning"}))
-        return replace(found, warnings=warnings, slice_mm=volume.spacing_mm[0]), lobes
+        warnings = tuple(sorted({finding.code for finding in findings if finding.level == "warning"}))
+        return replace(found, warnings=warnings, slice_mm=volume.spacing_mm[0]), lobes, findings
 
-    def measure_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> Measured:
+    def measure_row(self, row: ManifestRow, codes: CodeSystem = "auto") -> Measured:
         """One scan of a cohort, from the cache where it is there.
 
         Raises:
@@ -88,7 +93,7 @@ class Measurer:
                     return Measured(**{**kept["measured"], "warnings": tuple(kept["measured"]["warnings"])})
             except (ValueError, KeyError, TypeError):
                 logger.warning("%s: the kept measurement is damaged and made again", row.scan_id)
-        found, _ = self.measure(read_scan(row.image), row.lobes, codes)
+        found, *_ = self.measure(read_scan(row.image), row.lobes, codes)
         if path is not None:
             write_json(path, {"key": key, "measured": found.to_dict()})
         return found
@@ -123,13 +128,18 @@ def measure_all(measurer: Measurer, rows: Sequence[ManifestRow], codes: CodeSyst
     """Every scan by name, in order; ``step(done, total)`` is called after each.
 
     Raises:
-        M2UNetError: naming the first scan that cannot be measured.
+        M2UNetError: naming every scan that cannot be measured; the measurements of the others are kept.
     """
     found: dict[str, Measured] = {}
+    failed: dict[str, M2UNetError] = {}
     for number, row in enumerate(rows, 1):
         try:
             found[row.scan_id] = measurer.measure_row(row, codes)
         except M2UNetError as error:
-            raise M2UNetError(f"{row.scan_id} cannot be measured", found=error) from error
+            failed[row.scan_id] = error
         step(number, len(rows))
+    if failed:
+        named = next(iter(failed)) if len(failed) == 1 else f"{len(failed)} of {len(rows)} scans"
+        reasons = "; ".join(f"{scan_id}: {error}" for scan_id, error in failed.items())
+        raise M2UNetError(f"{named} cannot be measured", found=reasons)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m2unet.anatomy import CodeSystem
@@ -84,7 +84,7 @@ class HandcraftedPredictor:
         measurer = Measurer(config.handcrafted, cache, device)
         return cls(decider, config, identity, measurer, read_confidence(folder, card))
 
-    def assess_row(self, row: ManifestRow, codes: CodeSystem = "m2unet") -> Assessed:
+    def assess_row(self, row: ManifestRow, codes: CodeSystem = "auto") -> Assessed:
         """Severity of one scan of a cohort; a measurement in the cache is used.
 
         Raises:
@@ -103,7 +103,7 @@ class HandcraftedPredictor:
         severity: bool = True,
         seed: int = 0,
         mask: Path | None = None,
-        codes: CodeSystem = "m2unet",
+        codes: CodeSystem = "auto",
     ) -> Prediction:
         """Predict one scan. The lobes handed back are those that were used: the mask's, or the lobe model's.
 
@@ -121,7 +121,8 @@ class HandcraftedPredictor:
         started = time.perf_counter()
         volume = scan if isinstance(scan, Volume) else read_scan(scan)
         read = time.perf_counter()
-        measured, used = self.measurer.measure(volume, mask, codes)
+        measured, used, findings = self.measurer.measure(volume, mask, codes)
+        volume = replace(volume, findings=findings)
         seconds = {"read": read - started, "measure": time.perf_counter() - read}
         found = estimate(self.decider, measured, seed) if severity else None
         judgement = None if found is None else self.confidence.judge(found, volume.findings)

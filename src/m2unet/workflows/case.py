@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import LOBES
+from m2unet.anatomy import CODES_BY_NAME
 from m2unet.ct.write import write_mask
 from m2unet.files import sweep, write_text
 from m2unet.inference.postprocess import PostprocessConfig, PostprocessStep, postprocess_lobes
@@ -259,7 +259,7 @@ def _warnings(model: ModelPart) -> tuple[str, ...]:
 
 
 def _lobes_part(evidence: CaseEvidence, files: dict[str, str]) -> LobesPart:
-    codes = {lobe.abbreviation: lobe.code for lobe in LOBES}
+    codes = dict(CODES_BY_NAME)
     found = evidence.quantities
     if found is None:
         return LobesPart(mask=None, codes=codes, reason="the model does not segment lobes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.anatomy import AIRWAY
+from m2unet.anatomy import AIRWAY, CodeSystem
 from m2unet.cohort.corrections import FORGIVABLE, CheckedMask, MaskFault, check_corrected
+from m2unet.cohort.label_places import measure_labels
+from m2unet.cohort.lobe_codes import recode, recode_by, recognised
 from m2unet.cohort.manifest import Manifest, ManifestRow, write_manifest
-from m2unet.cohort.masks import read_lobe_mask, read_mask
+from m2unet.cohort.mask_files.segments import LabelFile
+from m2unet.cohort.masks import read_labels, read_mask
 from m2unet.ct.read import read_raw, read_scan
 from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError, M2UNetError, ScanError
-from m2unet.export.annotators import read_segment_codes
 from m2unet.files import write_json
 from m2unet.workflows.annotation import AnnotationFolder
 from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
+ENDINGS = (".seg.nrrd", ".seg.dcm", ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 SCHEMA = "m2unet.corrections/1"
 
 
@@ -65,7 +67,11 @@ class TakenMask:
 
 
 def take_corrections(
-    folder: AnnotationFolder, accept: Collection[str] = (), *, progress: Progress | None = None
+    folder: AnnotationFolder,
+    accept: Collection[str] = (),
+    *,
+    codes: CodeSystem = "auto",
+    progress: Progress | None = None,
 ) -> list[TakenMask]:
     """Read every file in ``corrected/``, check it, and take those without faults.
 
@@ -75,6 +81,7 @@ def take_corrections(
     Args:
         folder: of the proposals.
         accept: codes of faults to live with, see :data:`m2unet.cohort.corrections.FORGIVABLE`.
+        codes: whose codes label maps use; ``auto`` recognises them.
         progress: where to show progress.
 
     Raises:
@@ -94,11 +101,17 @@ def take_corrections(
     found: list[TakenMask] = []
     with (progress or NoProgress()).stage("checking masks") as step:
         for number, path in enumerate(files, 1):
-            found.append(_take(path, known, found, folder, accept))
+            found.append(_take(path, known, found, folder, _Terms(accept, codes)))
             step(number, len(files))
     _write_manifest(folder, manifest)
     write_json(folder.path / "corrections.json", {"schema": SCHEMA, "masks": [_document(one) for one in found]})
     return found
+
+
+@dataclass(frozen=True)
+class _Terms:
+    accept: Collection[str]
+    codes: CodeSystem
 
 
 def _take(
@@ -106,7 +119,7 @@ def _take(
     known: dict[str, ManifestRow],
     before: Sequence[TakenMask],
     folder: AnnotationFolder,
-    accept: Collection[str],
+    terms: _Terms,
 ) -> TakenMask:
     ending = next(e for e in ENDINGS if path.name.lower().endswith(e))
     row = known.get(path.name[: -len(ending)])
@@ -116,8 +129,8 @@ def _take(
         return TakenMask(path.name, row.scan_id, error="this scan has another corrected mask; keep one")
     try:
         volume = read_scan(row.image)
-        mask = read_corrected(path, volume)
-        checked = check_corrected(mask, volume.spacing_mm, volume.voxel_ml, accept)
+        mask = read_corrected(path, volume, terms.codes)
+        checked = check_corrected(mask, volume.spacing_mm, volume.voxel_ml, terms.accept)
         changed = _changed(mask, folder.proposal(row.scan_id), volume)
         if checked.usable:
             write_mask(volume, mask, folder.taken(row.scan_id))
@@ -129,12 +142,16 @@ def _take(
     return TakenMask(path.name, row.scan_id, checked, changed)
 
 
-def read_corrected(path: Path, volume: Volume) -> NDArray[np.uint8]:
-    """Read a corrected mask: a label map in this package's codes, or 3D Slicer's segments by their names.
+def read_corrected(path: Path, volume: Volume, codes: CodeSystem = "auto") -> NDArray[np.uint8]:
+    """Read a corrected mask: a label map in any known convention, or named segments.
+
+    What it shows is not judged here: a label map that follows no convention, but holds this package's values, is taken
+    as it is, so that :func:`m2unet.cohort.corrections.check_corrected` can list its faults.
 
     Args:
-        path: NIfTI, MHA, NRRD or ``.seg.nrrd``.
+        path: of any kind that :func:`m2unet.cohort.masks.read_lobes` reads.
         volume: its scan.
+        codes: whose codes a label map uses; ``auto`` recognises them.
 
     Returns:
         ``[z, y, x]`` lobe codes 0-6 on the volume's grid.
@@ -143,36 +160,31 @@ def read_corrected(path: Path, volume: Volume) -> NDArray[np.uint8]:
         ScanError: unreadable, another grid, values or segments that are no lobes; all that is wrong at once.
     """
     faults: list[str] = []
-    codes: dict[int, int] | None = None
-    values: NDArray[np.int16] | None = None
+    file: LabelFile | None = None
     try:
-        codes = read_segment_codes(path) if path.name.lower().endswith(".nrrd") else None
+        file = read_labels(path, volume, strict=True)
     except ScanError as error:
         faults.append(str(error))
-    try:
-        values = read_mask(path, volume)
-    except ScanError as error:
-        faults.append(str(error))
-    stray = _stray(values if values is not None else _raw_values(path), codes)
+    if file is not None and file.codes is None:
+        labels = measure_labels(file.array, volume)
+        found = recognised(labels) if codes == "auto" else None
+        if found is not None or codes != "auto":
+            return recode(file.array, codes if found is None else found.codes, name=path.name)
+    known = None if file is None or file.codes is None else {0, *file.codes}
+    stray = _stray(file.array if file is not None else _raw_values(path), known)
     if stray:
-        allowed = sorted({0, *(codes or range(AIRWAY + 1))})
-        faults.append(f"it holds values that are no lobes: {stray}; expected: {allowed}")
-    if faults or values is None:
+        expected = sorted(known or range(AIRWAY + 1))
+        faults.append(f"it holds values that are no lobes: {stray}; expected: {expected}")
+    if faults or file is None:
         raise ScanError(f"The corrected mask {path.name} cannot be taken", found=" / ".join(faults))
-    if codes is None:
-        return values.astype(np.uint8)
-    ours = np.zeros(values.shape, dtype=np.uint8)
-    for value, code in codes.items():
-        ours[values == value] = code
-    return ours
+    return file.array.astype(np.uint8) if file.codes is None else recode_by(file.array, file.codes)
 
 
-def _stray(values: NDArray[Any] | None, codes: Mapping[int, int] | None) -> list[int]:
+def _stray(values: NDArray[Any] | None, known: Collection[int] | None) -> list[int]:
     """Values that mean nothing, a dozen at most."""
     if values is None:
         return []
-    allowed = {0, *(codes if codes is not None else range(AIRWAY + 1))}
-    return sorted(set(np.unique(values).tolist()) - allowed)[:12]
+    return sorted(set(np.unique(values).tolist()) - set(known or range(AIRWAY + 1)))[:12]
 
 
 def _raw_values(path: Path) -> NDArray[Any] | None:
@@ -186,7 +198,7 @@ def _raw_values(path: Path) -> NDArray[Any] | None:
 def _changed(mask: NDArray[np.uint8], proposal: Path, volume: Volume) -> float | None:
     if not proposal.is_file():
         return None
-    proposed = read_lobe_mask(proposal, volume)
+    proposed = read_mask(proposal, volume)
     either = (mask > 0) | (proposed > 0)
     return float((mask != proposed)[either].mean()) if either.any() else 0.0
 

@@ -50,7 +50,7 @@ def evaluate_scans(
     out: Path,
     *,
     seed: int = 0,
-    lobe_codes: CodeSystem = "m2unet",
+    lobe_codes: CodeSystem = "auto",
     run: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from m2unet.anatomy import LOBE_CODES, CodeSystem
 from m2unet.cohort.folds import hold_out
 from m2unet.cohort.manifest import Manifest, ManifestRow
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import log_findings, read_lobes
 from m2unet.config import Config, load_config
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
@@ -245,7 +245,9 @@ def annotated_chest(row: ManifestRow, placing: Predictor, codes: CodeSystem = "a
     """
     volume = read_scan(row.image)
     assert row.lobes is not None and isinstance(placing.network, ChestUNet)
-    mask = read_lobe_mask(row.lobes, volume, codes)
+    read = read_lobes(row.lobes, volume, codes)
+    log_findings(row.scan_id, read)
+    mask = read.array
     grid = to_chest_grid(volume)
     lobes = lobes_on_grid(mask, grid)
     inside = np.flatnonzero(np.isin(lobes, LOBE_CODES).any(axis=(1, 2)))

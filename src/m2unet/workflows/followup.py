@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from m2unet import __version__
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.anatomy import CodeSystem
+from m2unet.cohort.masks import CHECKS, read_lobes
 from m2unet.ct.read import read_scan
 from m2unet.errors import M2UNetError, ManifestError
 from m2unet.files import write_json, write_text
@@ -49,12 +50,14 @@ class FollowupOptions:
         predict_lobes: use the model's lobes even where some are given.
         error: the error of measurement.
         seed: of the random bags.
+        lobe_codes: whose codes given lobe masks use.
     """
 
     predictor: Predictor | None = None
     predict_lobes: bool = False
     error: ErrorModel = field(default_factory=ErrorModel)
     seed: int = 0
+    lobe_codes: CodeSystem = "auto"
 
 
 @dataclass(frozen=True)
@@ -173,14 +176,17 @@ def measure_scan(scan: DatedScan, options: FollowupOptions, thumbnail: Path | No
     volume = read_scan(scan.path)
     given = scan.lobes is not None and not options.predict_lobes
     severity = lobes = None
+    warnings = [finding.code for finding in volume.findings if finding.level == "warning"]
+    if given and scan.lobes is not None:
+        mask = read_lobes(scan.lobes, volume, options.lobe_codes)
+        lobes = mask.array
+        warnings += [finding.code for finding in mask.findings if finding.level == "warning"]
     if options.predictor is not None:
         prediction = options.predictor.predict(volume, lobes=not given, seed=options.seed)
         if prediction.severity is not None:
             severity = (prediction.severity.probability, prediction.severity.spread)
         if prediction.lobes is not None:
             lobes = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
-    if given and scan.lobes is not None:
-        lobes = read_lobe_mask(scan.lobes, volume)
     if lobes is None:
         raise M2UNetError("There are no lobes to measure in", found=scan.name, mend="give a mask or a model")
     found = quantify(volume.array, lobes, volume.spacing_mm, voxel_ml=volume.voxel_ml)
@@ -195,7 +201,7 @@ def measure_scan(scan: DatedScan, options: FollowupOptions, thumbnail: Path | No
         aerated=aerated_hu(volume.array, lobes, found.opacity_mask),
         severity=severity,
         lobes_by=GIVEN if given else PREDICTED,
-        warnings=[finding.code for finding in volume.findings if finding.level == "warning"],
+        warnings=warnings,
     )
 
 
@@ -226,6 +232,8 @@ def _key(scan: DatedScan, options: FollowupOptions) -> str:
         None if predictor is None else predictor.identity.weights_sha256,
         options.predict_lobes,
         options.seed,
+        options.lobe_codes,
+        CHECKS,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

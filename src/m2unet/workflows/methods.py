@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.store import Store
 from m2unet.config import Config
@@ -39,12 +40,15 @@ def method_store(
     world: World | None = None,
     workers: int = 1,
     progress: Progress | None = None,
+    lobe_codes: CodeSystem | None = None,
 ) -> Store:
     """The store a method trains from: prepared for a network; opened as it is, or begun, for a handcrafted method."""
     if is_network(config.model.name):
-        return prepared_store(cohort, folder, config, world=world, workers=workers, progress=progress)
+        return prepared_store(
+            cohort, folder, config, world=world, workers=workers, progress=progress, lobe_codes=lobe_codes
+        )
     if (world or World()).main:
-        Store.create(folder, config.prepare)
+        Store.create(folder, config.prepare, lobe_codes=lobe_codes)
     (world or World()).barrier()
     return Store(folder, cohort.rows)
 

@@ -42,7 +42,7 @@ class Case:
     name: str
     path: Path
     mask: Path | None = None
-    codes: CodeSystem = "m2unet"
+    codes: CodeSystem = "auto"
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,10 @@ def _finished(folder: Path, predictor: AnyPredictor, fingerprint: str, options: 
     return kept if same and there and options.satisfied_by(kept) else None
 
 
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
 def source_fingerprint(path: Path, mask: Path | None = None) -> str:
     """SHA-256 over names, sizes and modification times of a scan's files: whether it is the scan it was.
 
@@ -175,8 +179,8 @@ def source_fingerprint(path: Path, mask: Path | None = None) -> str:
         OSError: if the path does not exist.
     """
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in (*files, *([mask] if mask else [])):
+    files = [file for one in (path, mask) if one is not None for file in _files(one)]
+    for file in files:
         stat = file.stat()
         digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

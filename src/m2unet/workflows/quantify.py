@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from m2unet.anatomy import CodeSystem
-from m2unet.cohort.lobe_codes import recode, recognised
-from m2unet.cohort.masks import read_mask
+from m2unet.anatomy import CODES_BY_NAME, CodeSystem
+from m2unet.cohort.masks import LobeMask, read_lobes
+from m2unet.ct.findings import Finding
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
@@ -38,12 +38,22 @@ class Quantified:
     Attributes:
         volume: the scan.
         quantities: its figures and masks.
-        codes: whose lobe codes the mask used.
+        mask: the lobe mask, with the convention it follows.
     """
 
     volume: Volume
     quantities: Quantities
-    codes: str
+    mask: LobeMask
+
+    @property
+    def codes(self) -> str:
+        """Whose lobe codes the mask used; ``names`` where its segments are named."""
+        return self.mask.codes
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Of the scan, then of its lobe mask."""
+        return (*self.volume.findings, *self.mask.findings)
 
     def document(self) -> dict[str, Any]:
         """What ``quantify.json`` holds, JSON-ready; no path and no identifier."""
@@ -56,7 +66,9 @@ class Quantified:
                 "spacing_mm": list(self.volume.spacing_mm),
             },
             "mask_codes": self.codes,
-            "findings": [finding.to_dict() for finding in self.volume.findings],
+            "mask": {"recognised_by": self.mask.recognised_by, "labels": dict(self.mask.labels)},
+            "codes": dict(CODES_BY_NAME),
+            "findings": [finding.to_dict() for finding in self.findings],
             **self.quantities.to_dict(),
             "versions": versions(),
         }
@@ -69,24 +81,25 @@ def quantify_scan(
     codes: CodeSystem = "auto",
     config: OpacityConfig | None = None,
     series: str | None = None,
+    accept: Collection[str] = (),
 ) -> Quantified:
     """Read a scan and its lobe mask, and measure it.
 
     Args:
         scan: a CT file or DICOM folder.
-        lobes: the lobe mask, NIfTI, MHA or NRRD, on the scan's grid.
+        lobes: the lobe mask, of any kind that :func:`m2unet.cohort.masks.read_lobes` reads, on the scan's grid.
         codes: whose lobe codes the mask uses; ``auto`` recognises them.
         config: HU cuts and scales; the defaults if None.
         series: of a DICOM folder, as for :func:`m2unet.ct.read.read_scan`.
+        accept: codes of errors to live with, of the scan and of the mask.
 
     Raises:
-        ScanError: the scan or the mask cannot be read, or they do not lie on one grid.
+        ScanError: the scan or the mask cannot be read, they do not lie on one grid, or the mask is no mask of lobes.
     """
-    volume = read_scan(scan, series=series)
-    raw = read_mask(lobes, volume)
-    codes = recognised(raw, name=lobes.name) if codes == "auto" else codes
-    mask = recode(raw, codes, name=lobes.name)
-    return Quantified(volume, quantify(volume.array, mask, volume.spacing_mm, config, voxel_ml=volume.voxel_ml), codes)
+    volume = read_scan(scan, accept=accept, series=series)
+    mask = read_lobes(lobes, volume, codes, accept=accept)
+    found = quantify(volume.array, mask.array, volume.spacing_mm, config, voxel_ml=volume.voxel_ml)
+    return Quantified(volume, found, mask)
 
 
 def write_quantified(found: Quantified, out: Path, ending: str | None = None) -> Path:

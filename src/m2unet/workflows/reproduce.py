@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.folds import Split, load_folds, make_folds, save_folds
 from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.store import Store
@@ -62,6 +63,7 @@ class Reproduction:
         folds: how many folds are made.
         only_folds: the folds that are run; all if empty.
         tables_only: train nothing, gather what is finished.
+        lobe_codes: whose codes the lobe masks use; None recognises each, or takes what the store was begun with.
     """
 
     manifest: Manifest
@@ -77,6 +79,7 @@ class Reproduction:
     folds: int = 5
     only_folds: tuple[int, ...] = field(default=())
     tables_only: bool = False
+    lobe_codes: CodeSystem | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -217,7 +220,9 @@ def run_experiments(job: Reproduction, progress: Progress | None = None) -> Iter
         folds = len(job.splits())
         yield Finished(gather(job, folds), folds)
         return
-    prepared_store(job.cohort, job.out / "store", job.config(), workers=job.jobs, progress=shown)
+    prepared_store(
+        job.cohort, job.out / "store", job.config(), workers=job.jobs, progress=shown, lobe_codes=job.lobe_codes
+    )
     splits = job.splits()
     failures: list[str] = []
     for fold in job.fold_numbers(len(splits)):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import SEVERITY_OF_GRADE, ManifestRow
 from m2unet.cohort.masks import read_lobe_mask
 from m2unet.ct.read import read_scan
@@ -181,7 +182,8 @@ def _masks(job: Reproduction, found: Finished, paths: list[Path], footer: str) -
         name: Predictor.load(job.run_folder(Experiment(name), fold).path, device=job.device) for name in methods
     }
     chosen = _worst_median_best(found.outcomes["m2unet"], fold)
-    panels = [_lobe_panels(job.cohort.by_id(scan_id), predictors, found, fold) for scan_id in chosen]
+    codes = job.lobe_codes or "auto"
+    panels = [_lobe_panels(job.cohort.by_id(scan_id), predictors, found, fold, codes) for scan_id in chosen]
     if not panels:
         return None
     for path in paths:
@@ -195,10 +197,12 @@ def _worst_median_best(outcome: Outcome, fold: int) -> list[str]:
     return [order[place][1] for place in sorted({0, len(order) // 2, len(order) - 1})] if order else []
 
 
-def _lobe_panels(row: ManifestRow, predictors: Mapping[str, Predictor], found: Finished, fold: int) -> list[Panel]:
+def _lobe_panels(
+    row: ManifestRow, predictors: Mapping[str, Predictor], found: Finished, fold: int, codes: CodeSystem
+) -> list[Panel]:
     volume: Volume = read_scan(row.image)
     assert row.lobes is not None
-    truth = read_lobe_mask(row.lobes, volume)
+    truth = read_lobe_mask(row.lobes, volume, codes)
     area = (truth > 0).sum(axis=(1, 2))
     z = int(np.searchsorted(np.cumsum(area), area.sum() / 2))
     aspect = volume.spacing_mm[1] / volume.spacing_mm[2]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from m2unet.cohort.folds import Split, hold_out
 from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
+from m2unet.cohort.masks import read_lobes
 from m2unet.config import Config
-from m2unet.errors import RunError
+from m2unet.ct.read import read_raw
+from m2unet.ct.volume import from_source
+from m2unet.errors import M2UNetError, RunError
 from m2unet.training.distributed import World
 from m2unet.workflows.annotation import AnnotationFolder
 from m2unet.workflows.progress import Progress
@@ -43,12 +46,14 @@ class TrainingRows:
         split: their use.
         corrected: scans with a corrected mask.
         self_trained: scans with confident pixels alone.
+        left_out: scans whose confident pixels do not lie as lobes do, and why.
     """
 
     rows: tuple[ManifestRow, ...]
     split: Split
     corrected: tuple[str, ...]
     self_trained: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def training_rows(folder: AnnotationFolder, config: Config, options: RetrainOptions) -> TrainingRows:
@@ -71,6 +76,12 @@ def training_rows(folder: AnnotationFolder, config: Config, options: RetrainOpti
         for row in manifest.rows
         if options.self_train and row.lobes is None and folder.confident(row.scan_id).is_file()
     }
+    left_out = {scan_id: why for scan_id in sorted(confident) if (why := _unfit(folder.confident(scan_id))) is not None}
+    confident -= set(left_out)
+    if not corrected and not confident:
+        raise RunError(
+            "No proposal is fit to learn from", found="; ".join(f"{k}: {why}" for k, why in left_out.items()) or None
+        )
     used = [row for row in manifest.rows if severity or row.lobes is not None or row.scan_id in confident]
     split = hold_out(used, share=options.validation, seed=config.seed)
     rows = [_with_confident(row, folder, confident & set(split.train)) for row in used]
@@ -78,7 +89,17 @@ def training_rows(folder: AnnotationFolder, config: Config, options: RetrainOpti
         kept = {row.scan_id for row in rows if row.lobes is not None}
         rows = [row for row in rows if row.scan_id in kept]
         split = Split(split.train, tuple(scan for scan in split.validation if scan in kept), ())
-    return TrainingRows(tuple(rows), split, corrected, tuple(sorted(confident & set(split.train))))
+    return TrainingRows(tuple(rows), split, corrected, tuple(sorted(confident & set(split.train))), left_out)
+
+
+def _unfit(mask: Path) -> str | None:
+    """Why confident pixels cannot be learned from: unreadable, or lobes on the wrong side or in the wrong order."""
+    try:
+        raw = read_raw(mask)
+        read_lobes(mask, from_source(raw.array, raw.spacing_mm, raw.origin_mm, raw.direction), undecided=True)
+    except (M2UNetError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _with_confident(row: ManifestRow, folder: AnnotationFolder, confident: set[str]) -> ManifestRow:

@@ -13,7 +13,8 @@ from typing import Any
 
 from m2unet.anatomy import LOBES, CodeSystem
 from m2unet.cohort.manifest import ManifestRow
-from m2unet.cohort.masks import read_lobe_mask
+from m2unet.cohort.masks import log_findings, read_lobes
+from m2unet.cohort.prepare import source_fingerprint
 from m2unet.errors import M2UNetError
 from m2unet.evaluation.classification import METRIC_NAMES, classification_metrics, per_patient
 from m2unet.evaluation.intervals import Interval, classification_intervals, mean_intervals
@@ -53,7 +54,7 @@ class ScanScore:
             is.
         overlap: ``dsc sen ppv dsc_RUL ... surface_dice hd95_mm surface_dice_RUL ...`` over the whole volume; empty
             without a true mask.
-        error: why the scan could not be scored.
+        error: why the scan could not be scored, or not against its mask.
         raw: mean probability as the network gives it.
         low, high: 95 % interval of the mean over the bags, calibrated.
         threshold, answer, abstained, reasons, distance: see :class:`m2unet.inference.confidence.Judgement`.
@@ -120,13 +121,14 @@ def score_scans(
     folder: Path,
     *,
     seed: int = 0,
-    lobe_codes: CodeSystem = "m2unet",
+    lobe_codes: CodeSystem = "auto",
     progress: Progress | None = None,
     title: str = "evaluating",
 ) -> list[ScanScore]:
     """Predict and score every scan; one that fails is reported and does not stop the others.
 
-    Each finished scan is kept in ``folder`` as JSON and not scored again by the same model and seed.
+    Each finished scan is kept in ``folder`` as JSON and not scored again by the same model and seed while its files
+    are the same. With a mask that is refused, the severity is scored and the reason told.
 
     Args:
         predictor: the model.
@@ -154,7 +156,12 @@ class _Settings:
 
 def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, settings: _Settings) -> ScanScore:
     path = folder / f"{row.scan_id}.json"
-    key = {"schema": SCORE_SCHEMA, "weights_sha256": predictor.identity.weights_sha256, **asdict(settings)}
+    key = {
+        "schema": SCORE_SCHEMA,
+        "weights_sha256": predictor.identity.weights_sha256,
+        "source": _source(row, settings.lobe_codes),
+        **asdict(settings),
+    }
     if path.is_file():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -174,6 +181,14 @@ def _from_manifest(row: ManifestRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {"extra": dict(row.extra)}
 
 
+def _source(row: ManifestRow, codes: CodeSystem) -> str | None:
+    """Changes with the scan's files, its mask's, and what masks are refused by; None where they cannot be looked at."""
+    try:
+        return source_fingerprint(row, codes)
+    except OSError:
+        return None
+
+
 def kept_scores(folder: Path) -> list[ScanScore]:
     """The scores that an evaluation left in its ``scores`` folder, by name of the scan."""
     found = []
@@ -191,8 +206,9 @@ def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> Sc
             score = replace(_with_estimate(score, found.estimate), slice_mm=found.measured.slice_mm)
             return _with_judgement(score, found.judgement)
         prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed, hash_content=True)
-        return replace(_with_severity(score, prediction), overlap=_overlap(prediction, row, settings.lobe_codes))
-    except M2UNetError as error:
+        score = _with_severity(score, prediction)
+        return replace(score, overlap=_overlap(prediction, row, settings.lobe_codes))
+    except M2UNetError as error:  # with a bad mask the severity stands
         logger.warning("%s could not be scored: %s", row.scan_id, error)
         return replace(score, error=str(error))
 
@@ -202,7 +218,9 @@ def _overlap(prediction: Prediction, row: ManifestRow, codes: CodeSystem) -> dic
     if row.lobes is None or prediction.lobes is None:
         return {}
     volume = prediction.volume
-    truth = read_lobe_mask(row.lobes, volume, codes)
+    mask = read_lobes(row.lobes, volume, codes)
+    log_findings(row.scan_id, mask)
+    truth = mask.array
     tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
     overlap = segmentation_metrics(truth, tidied).values()
     return overlap | surface_means(surface_metrics(truth, tidied, volume.spacing_mm, direction=volume.direction))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.prepare import ScanOutcome, prepare_cohort
 from m2unet.cohort.store import Store
@@ -21,6 +22,7 @@ def prepared_store(
     world: World | None = None,
     workers: int = 1,
     progress: Progress | None = None,
+    lobe_codes: CodeSystem | None = None,
 ) -> Store:
     """Prepare whatever is missing and open the store.
 
@@ -31,6 +33,8 @@ def prepared_store(
         world: with several processes the first prepares while the others wait.
         workers: processes that prepare.
         progress: where to show progress.
+        lobe_codes: whose codes the lobe masks use; None means those the store was begun with, recognised mask by mask
+            in a new one.
 
     Raises:
         StoreError: if a scan could not be prepared, naming all that failed and why.
@@ -43,11 +47,13 @@ def prepared_store(
             def show(outcome: ScanOutcome, done: int, total: int) -> None:
                 step(done, total, "" if outcome.reason is None else f"{outcome.scan_id} {outcome.status}")
 
-            report = prepare_cohort(cohort, folder, config.prepare, workers=workers, progress=show)
+            report = prepare_cohort(
+                cohort, folder, config.prepare, workers=workers, progress=show, lobe_codes=lobe_codes
+            )
         if report.failed:
             raise StoreError(
                 f"{len(report.failed)} of {len(cohort.rows)} scans could not be prepared",
-                found="; ".join(f"{scan_id}: {reason}" for scan_id, reason in report.failed.items()),
+                found="\n  " + "\n  ".join(f"{scan_id}: {reason}" for scan_id, reason in report.failed.items()),
                 mend="mend these scans, or take their rows out of the manifest",
             )
     world.barrier()

@@ -13,7 +13,7 @@ from m2unet.cohort.manifest import Sex
 
 @dataclass(frozen=True)
 class CodedMask:
-    """One file that holds all lobes, in the codes of some tool."""
+    """One file, or folder of one file a lobe, that holds all lobes, in the codes of some tool."""
 
     path: Path
     codes: CodeSystem
@@ -56,7 +56,8 @@ class Item:
         """Every file it is made from."""
         lobes: tuple[Path, ...] = ()
         if isinstance(self.lobes, CodedMask):
-            lobes = (self.lobes.path,)
+            path = self.lobes.path
+            lobes = tuple(sorted(p for p in path.rglob("*") if p.is_file())) if path.is_dir() else (path,)
         elif self.lobes is not None:
             lobes = tuple(path for path, _ in self.lobes.parts)
         return (self.image, *lobes, *((self.lesions,) if self.lesions else ()))
@@ -92,7 +93,7 @@ class ImportOptions:
     Attributes:
         severe_from: lowest CT grade (1-4) that counts as severe.
         images: folder of the CTs where they do not lie with the masks.
-        codes: whose codes a folder of masks uses.
+        codes: whose codes the label maps of a folder of masks use; named segments say it themselves.
         min_lobes: fewest lobes a scan must show to be imported.
         rescale_8bit: map 8-bit volumes of a known window back to HU.
     """

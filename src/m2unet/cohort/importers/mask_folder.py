@@ -6,9 +6,10 @@ from pathlib import Path
 
 from m2unet.cohort.importers.files import SCAN_SUFFIXES, base_folder, by_stem, scans_in, stem
 from m2unet.cohort.importers.items import CodedMask, DataSet, Fault, Found, ImportOptions, Item
+from m2unet.cohort.masks import is_mask_folder
 from m2unet.errors import ManifestError
 
-ENDINGS = ("_lungmask", "_lobes", "_mask", "_seg")
+ENDINGS = ("_lungmask", "_lobes", "_mask", "_seg", ".seg")
 """What a mask's name may add to its scan's."""
 
 
@@ -30,8 +31,8 @@ def find(root: Path, options: ImportOptions) -> Found:
     scans = by_stem(path for path in images.iterdir() if _is_scan(path) and path != masks)
     items, faults = [], []
     taken: dict[str, str] = {}
-    for path in scans_in(masks):
-        name = _scan_of(stem(path), scans)
+    for path in _masks_in(masks, images):
+        name = _scan_of(stem(path) if path.is_file() else path.name, scans)
         there = scans.get(name, [])
         if not there:
             faults.append(Fault(path.name, f"no scan of its name in {images.name}/"))
@@ -41,9 +42,21 @@ def find(root: Path, options: ImportOptions) -> Found:
             faults.append(Fault(path.name, f"its scan already has the mask {taken[name]}"))
         else:
             taken[name] = path.name
-            items.append(Item(name, name, there[0], lobes=CodedMask(path, options.codes)))
+            named = path.is_dir() or path.name.lower().endswith((".seg.nrrd", ".dcm"))
+            items.append(Item(name, name, there[0], lobes=CodedMask(path, "auto" if named else options.codes)))
     faults += [Fault(scans[name][0].name, "it has no mask") for name in sorted(set(scans) - set(taken))]
     return Found(tuple(items), tuple(faults))
+
+
+def _masks_in(folder: Path, images: Path) -> list[Path]:
+    """Label maps, DICOM segmentations, and folders of one file a lobe."""
+    others = [
+        path
+        for path in sorted(folder.iterdir())
+        if ((path.name.lower().endswith(".dcm") and path.is_file()) or (path != images and is_mask_folder(path)))
+        and not path.name.startswith(".")
+    ]
+    return sorted([*scans_in(folder), *others])
 
 
 def _is_scan(path: Path) -> bool:

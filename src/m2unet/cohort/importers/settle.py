@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBES
 from m2unet.cohort.importers.items import BinaryMasks, CodedMask, Item
-from m2unet.cohort.lobe_codes import recode
-from m2unet.cohort.masks import read_mask
+from m2unet.cohort.masks import CHECKS, LobeMask, NoLobesError, read_lobe_files, read_lobes, read_mask
 from m2unet.ct.read import Loaded, load
 from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask, write_volume
@@ -97,7 +96,7 @@ def settle(job: Job) -> Outcome:
 
 
 def _fingerprint(job: Job) -> str:
-    facts: list[object] = [repr(job.item), job.check, job.min_lobes, job.window_hu]
+    facts: list[object] = [repr(job.item), job.check, job.min_lobes, job.window_hu, CHECKS]
     for path in job.item.files():
         status = path.stat()
         facts.append([str(path), status.st_size, status.st_mtime_ns])
@@ -179,21 +178,29 @@ def _mends(loaded: Loaded) -> str:
 def _lobes(job: Job, volume: Volume) -> tuple[NDArray[np.uint8], list[str]]:
     source = job.item.lobes
     assert source is not None
-    mask, remarks = _coded(source, volume) if isinstance(source, CodedMask) else _merged(source, volume)
-    shown = [lobe.abbreviation for lobe in LOBES if np.count_nonzero(mask == lobe.code) * volume.voxel_ml >= LOBE_ML]
+    try:
+        mask, remarks = _coded(source, volume) if isinstance(source, CodedMask) else _merged(source, volume)
+    except NoLobesError:
+        if job.min_lobes:
+            raise _LeftOutError("it shows no lobe: not a chest") from None
+        return np.zeros(volume.shape, dtype=np.uint8), ["it shows no lobe"]
+    shown = [
+        lobe.abbreviation for lobe in LOBES if np.count_nonzero(mask.array == lobe.code) * volume.voxel_ml >= LOBE_ML
+    ]
     if not shown and job.min_lobes:
         raise _LeftOutError("it shows no lobe: not a chest")
     if len(shown) < job.min_lobes:
         raise _LeftOutError(f"it shows {len(shown)} of 5 lobes: {', '.join(shown)}")
     if len(shown) < len(LOBES):
         remarks.append(f"shows {len(shown)} of 5 lobes: {', '.join(shown)}")
-    return mask, remarks
+    remarks += [finding.found for finding in mask.findings if finding.code != "mask-missing"]
+    return mask.array, remarks
 
 
-def _coded(source: CodedMask, volume: Volume) -> tuple[NDArray[np.uint8], list[str]]:
-    raw = read_mask(source.path, volume)
+def _coded(source: CodedMask, volume: Volume) -> tuple[LobeMask, list[str]]:
     remarks: list[str] = []
     if source.codes == "luna16":
+        raw = read_mask(source.path, volume)
         stray = {value: int(np.count_nonzero(raw == value)) for value in (1, 513)}
         meaning = {1: "background", 513: "airway"}
         remarks += [
@@ -201,30 +208,11 @@ def _coded(source: CodedMask, volume: Volume) -> tuple[NDArray[np.uint8], list[s
             for value, count in stray.items()
             if count
         ]
-    if source.codes == "lungmask" and set(np.unique(raw).tolist()) == {0, 1, 2}:
-        raise ScanError(
-            f"The mask {source.path.name} holds two codes only",
-            found="1 and 2, as lungmask's lung models (R231) write for the right and the left lung",
-            expected="1-5, as its lobe model writes",
-            mend="run lungmask with --modelname LTRCLobes",
-        )
-    return recode(raw, source.codes, name=source.path.name), remarks
+    return read_lobes(source.path, volume, source.codes), remarks
 
 
-def _merged(source: BinaryMasks, volume: Volume) -> tuple[NDArray[np.uint8], list[str]]:
-    mask = np.zeros(volume.shape, dtype=np.uint8)
-    doubly = 0
-    for path, code in source.parts:
-        part = read_mask(path, volume)
-        values = np.unique(part)
-        if not set(values.tolist()) <= {0, 1}:
-            raise ScanError(
-                f"The mask {path.name} is not binary", found=f"values {values[:8].tolist()}", expected="0, 1"
-            )
-        inside = part > 0
-        doubly += int(np.count_nonzero(mask[inside]))
-        mask[inside & (mask == 0)] = code
-    return mask, [f"{doubly} voxels lie in two lobes; the first mask keeps them"] if doubly else []
+def _merged(source: BinaryMasks, volume: Volume) -> tuple[LobeMask, list[str]]:
+    return read_lobe_files(source.parts, volume, source.parts[0][0].parent.name), []
 
 
 def _with_lesions(item: Item, volume: Volume) -> tuple[Item, list[str]]:
