@@ -9,7 +9,6 @@ from pathlib import Path
 from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.store import Store
 from m2unet.config import Config
-from m2unet.errors import RunError
 from m2unet.files import write_text
 from m2unet.handcrafted.features import Measured, feature_list_csv, features_csv
 from m2unet.handcrafted.forest import Forest
@@ -19,7 +18,7 @@ from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.handcrafted.score_rule import ScoreRule
 from m2unet.inference.confidence import OWN_RULE, Confidence
 from m2unet.inference.predictor import Predictor, find_model
-from m2unet.models.methods import is_network
+from m2unet.models.methods import is_network, method
 from m2unet.training.distributed import World
 from m2unet.workflows.confidence import JudgedScans, fit_scores, reference_of
 from m2unet.workflows.leakage import check_split, record_training
@@ -29,6 +28,7 @@ from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.scoring import AnyPredictor
 from m2unet.workflows.store import prepared_store
 from m2unet.workflows.train import TrainJob, split_document, train_run
+from m2unet.workflows.usable import check_usable, labels_of, record_left_out, usable_scans
 
 
 def method_store(
@@ -86,16 +86,19 @@ def measurements_of(store: Store) -> Path:
 
 def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     run = RunFolder(job.out)
-    run.start(job.config, split_document(job.split), resume=job.resume)
     if run.finished:
+        run.start(job.config, split_document(job.split), resume=job.resume)
         return run
-    check_split(job.store, job.split, by=job.by)
+    check_split(job.store, job.split, by=job.by)  # before there is a folder
+    tasks = method(job.config.model.name).tasks
+    usable = usable_scans(job.store, job.split, tasks)
+    check_usable([labels_of(job.store, scan_id) for scan_id in usable.split.train], tasks)
+    run.start(job.config, split_document(job.split), resume=job.resume)
+    job = replace(job, split=usable.split)
     record_training(job.store, job.split, job.out)
+    record_left_out(usable, job.out)
     measurer = Measurer(job.config.handcrafted, measurements_of(job.store))
-    rows = {scan_id: job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)}
-    known = [row for row in rows.values() if row.severity is not None]
-    if {row.severity for row in known if row.scan_id in job.split.train} != {0, 1}:
-        raise RunError("Training severity needs scans of both classes")
+    known = [job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)]
     with progress.stage("measuring scans") as step:
         measured = measure_all(measurer, known, job.store.lobe_codes, step)
     decider = fit_decider(
@@ -105,6 +108,7 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     write_text(job.out / "features.csv", features_csv(measured))
     write_text(job.out / "feature_list.csv", feature_list_csv())
     extra: dict[str, object] = {"trained_on": job.trained_on, "training_scans": len(job.split.train)}
+    extra["left_out_scans"] = usable.reasons
     if isinstance(decider, Forest):
         order = decider.importances.argsort()[::-1][:10]
         extra["most_used_features"] = {decider.features[i]: round(float(decider.importances[i]), 4) for i in order}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from m2unet.cohort.folds import Split, hold_out
@@ -43,12 +43,14 @@ class TrainingRows:
         split: their use.
         corrected: scans with a corrected mask.
         self_trained: scans with confident pixels alone.
+        left_out: by scan id, the use it would have had and why it has none.
     """
 
     rows: tuple[ManifestRow, ...]
     split: Split
     corrected: tuple[str, ...]
     self_trained: tuple[str, ...]
+    left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def training_rows(folder: AnnotationFolder, config: Config, options: RetrainOptions) -> TrainingRows:
@@ -74,11 +76,14 @@ def training_rows(folder: AnnotationFolder, config: Config, options: RetrainOpti
     used = [row for row in manifest.rows if severity or row.lobes is not None or row.scan_id in confident]
     split = hold_out(used, share=options.validation, seed=config.seed)
     rows = [_with_confident(row, folder, confident & set(split.train)) for row in used]
+    names = {row.scan_id for row in used}
+    left_out = {row.scan_id: ("train", "no lobe mask") for row in manifest.rows if row.scan_id not in names}
     if not severity:  # a scan held out for validation without a mask tells nothing of lobes
         kept = {row.scan_id for row in rows if row.lobes is not None}
         rows = [row for row in rows if row.scan_id in kept]
+        left_out |= {scan: ("validation", "no lobe mask") for scan in split.validation if scan not in kept}
         split = Split(split.train, tuple(scan for scan in split.validation if scan in kept), ())
-    return TrainingRows(tuple(rows), split, corrected, tuple(sorted(confident & set(split.train))))
+    return TrainingRows(tuple(rows), split, corrected, tuple(sorted(confident & set(split.train))), left_out)
 
 
 def _with_confident(row: ManifestRow, folder: AnnotationFolder, confident: set[str]) -> ManifestRow:
@@ -111,7 +116,7 @@ def retrain(
     used = training_rows(folder, config, options)
     cohort = Manifest(folder.manifest, used.rows)
     store = prepared_store(cohort, out / "store", config, world=world, progress=progress)
-    job = TrainJob(store, used.split, config, out, _said(folder, used), options.resume)
+    job = TrainJob(store, used.split, config, out, _said(folder, used), options.resume, left_out=used.left_out)
     return train_run(job, world=world, progress=progress), used
 
 
