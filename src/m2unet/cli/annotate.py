@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Out, Overrides, Seed, say, settings
+from m2unet.cli.common import HELP_MARKUP, Device, Out, Overrides, Seed, say, settings
 
 annotate = typer.Typer(
     name="annotate",
     help="Help with drawing lobes: propose masks, take corrected ones, train again.",
     no_args_is_help=True,
+    rich_markup_mode=HELP_MARKUP,
 )
 
 Folder = Annotated[Path, typer.Argument(help="The folder that `annotate propose` made.")]
