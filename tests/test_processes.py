@@ -65,7 +65,7 @@ def called(folder: Path, text: str, *arguments: str | Path) -> subprocess.Comple
     path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     call = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(call, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(call, check=False, capture_output=True, text=True, env=environment, timeout=120)
 
 
 @pytest.fixture

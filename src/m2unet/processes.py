@@ -51,7 +51,7 @@ class WorkerPool:
     def terminate(self) -> None:
         """Ask every worker to end now."""
         for worker in set(multiprocessing.active_children()) - self._others:
-            worker.terminate()  # type: ignore[attr-defined]
+            worker.terminate()
 
     def close(self) -> None:
         """Drop what has not begun and wait for the rest; may be called twice."""

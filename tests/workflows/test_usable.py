@@ -150,7 +150,9 @@ def test_without_a_usable_validation_scan_the_user_is_told(
     assert "nothing is validated" in caplog.text
 
 
-@pytest.mark.parametrize(("name", "message"), [("seg_only", "lobe mask"), ("m2unet", "lobe mask"), ("cls_only", "both")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("seg_only", "lobe mask"), ("m2unet", "lobe mask"), ("cls_only", "both")]
+)
 def test_no_usable_scan_is_an_error_before_anything_is_made(
     name: str, message: str, mixed: Manifest, store: Store, tmp_path: Path
 ) -> None:

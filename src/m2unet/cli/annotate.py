@@ -23,7 +23,12 @@ Folder = Annotated[Path, typer.Argument(help="The folder that `annotate propose`
 def propose(
     manifest: Annotated[Path, typer.Argument(help="The cohort's manifest (CSV).")],
     out: Out,
-    model: Annotated[Path, typer.Option("--model", help="A run folder whose model segments lobes.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="A run folder whose model segments lobes [default: the lobe model shipped with m2unet]."
+        ),
+    ] = None,
     confident_from: Annotated[
         float, typer.Option("--confident-from", min=0.0, max=1.0, help="Probability of a confident pixel.")
     ] = 0.9,
@@ -98,11 +103,15 @@ def retrain(
         float, typer.Option("--validation", min=0.0, max=0.9, help="Share of patients held out.")
     ] = 0.1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Steps of twelve slices, where the shipped lobe model learns on.")
+    ] = 300,
     device: Device = "auto",
 ) -> None:
     """Train a new model with the corrected masks; Ctrl-C saves, --resume goes on."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.config import load_config
+    from m2unet.errors import ConfigError
     from m2unet.training.distributed import joined_world
     from m2unet.workflows import retrain as work
     from m2unet.workflows.annotation import AnnotationFolder
@@ -110,7 +119,13 @@ def retrain(
     proposals = AnnotationFolder(folder)
     proposals.read_index()
     config = load_config(preset or proposals.config, settings(overrides, seed=seed, epochs=epochs))
-    options = work.RetrainOptions(self_train, validation, resume)
+    if config.model.name == work.WHOLE_CHEST and (overrides or epochs):
+        raise ConfigError(
+            "The shipped lobe model learns on with settings of its own",
+            found="--set" if overrides else "--epochs",
+            mend="leave it out, or choose a network of patches with --preset",
+        )
+    options = work.RetrainOptions(self_train, validation, resume, steps)
     with joined_world(device) as world:
         run, used = work.retrain(proposals, config, out, options, world=world, progress=TerminalProgress())
         if world.main:

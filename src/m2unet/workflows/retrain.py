@@ -9,13 +9,16 @@ from pathlib import Path
 from m2unet.cohort.folds import Split, hold_out
 from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
 from m2unet.config import Config
-from m2unet.errors import RunError
+from m2unet.errors import ConfigError, RunError
 from m2unet.training.distributed import World
 from m2unet.workflows.annotation import AnnotationFolder
+from m2unet.workflows.finetune import STEPS, FineTuneJob, fine_tune
 from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.store import prepared_store
 from m2unet.workflows.train import TrainJob, seeded_model, train_run
+
+WHOLE_CHEST = "chest_unet"
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class RetrainOptions:
             scans are left out of the lobe loss. Never used for validation.
         validation: share of patients held out.
         resume: go on with an interrupted run.
+        steps: of the whole-chest network, optimiser steps of twelve slices.
     """
 
     self_train: bool = False
     validation: float = 0.1
     resume: bool = False
+    steps: int = STEPS
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,9 @@ def retrain(
 ) -> tuple[RunFolder, TrainingRows]:
     """Train a new model on the proposals' manifest with corrected masks.
 
+    The whole-chest network, which ships with the package and proposes unless told otherwise, goes on from the shipped
+    weights (:mod:`m2unet.workflows.finetune`); every other network begins anew.
+
     Args:
         folder: of the proposals.
         config: of the run.
@@ -111,13 +119,46 @@ def retrain(
 
     Returns:
         The finished run, and what it learned from.
+
+    Raises:
+        RunError: there is neither a corrected mask nor self-training.
+        ConfigError: the whole-chest network cannot be trained as asked.
     """
     options = options or RetrainOptions()
+    if config.model.name == WHOLE_CHEST:
+        return _fine_tuned(folder, config, out, options, world or World(), progress)
     used = training_rows(folder, config, options)
     cohort = Manifest(folder.manifest, used.rows)
     store = prepared_store(cohort, out / "store", config, world=world, progress=progress)
     job = TrainJob(store, used.split, config, out, _said(folder, used), options.resume, left_out=used.left_out)
     return train_run(job, world=world, progress=progress), used
+
+
+def _fine_tuned(
+    folder: AnnotationFolder,
+    config: Config,
+    out: Path,
+    options: RetrainOptions,
+    world: World,
+    progress: Progress | None,
+) -> tuple[RunFolder, TrainingRows]:
+    mend = "choose a network of patches, for example with --preset demo"
+    if options.self_train:
+        raise ConfigError("The whole-chest network does not learn from confident pixels", found="self-train", mend=mend)
+    if world.size > 1:
+        raise ConfigError("The whole-chest network is trained by one process", found=world.size, expected=1, mend=mend)
+    used = training_rows(folder, config, options)
+    job = FineTuneJob(
+        Manifest(folder.manifest, used.rows),
+        out,
+        steps=options.steps,
+        seed=config.seed,
+        validation=options.validation,
+        resume=options.resume,
+        device=str(world.device),
+    )
+    made = fine_tune(job, progress=progress)
+    return made.run, replace(used, split=Split(made.train, made.validation, ()))
 
 
 def _said(folder: AnnotationFolder, used: TrainingRows) -> str:

@@ -91,10 +91,8 @@ class UsableScans:
 def labels_of(store: Store, scan_id: str) -> ScanLabels:
     """What is known of a scan of a store; its mask is the prepared one, or the manifest's where nothing is prepared."""
     row = store.rows.get(scan_id)
-    if store.has(scan_id):
-        lobes = store.record(scan_id).lobes is not None
-    else:
-        lobes = row is not None and row.lobes is not None
+    named = row is not None and row.lobes is not None
+    lobes = store.record(scan_id).lobes is not None if store.has(scan_id) else named
     return ScanLabels(lobes, None if row is None else row.severity)
 
 
