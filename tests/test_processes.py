@@ -14,7 +14,7 @@ import pytest
 from joblib import Parallel, delayed
 
 from m2unet.cohort.manifest import ManifestRow, write_manifest
-from m2unet.processes import WorkerPool, ended, named_exit_code
+from m2unet.processes import WorkerPool, describe_exit, named_exit_code
 from tests.cohort.conftest import chest, save
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,12 +107,14 @@ def test_a_worker_that_dies_is_explained_by_how_it_ended(how: int) -> None:
         for future in as_completed(pool.submit(end, [how])):
             future.result()
     assert pool.exit_code() == how
-    assert ("memory" in ended(how)) == (how == -signal.SIGKILL)
+    assert ("memory" in describe_exit(how)) == (how == -signal.SIGKILL)
 
 
 def test_words_for_an_end() -> None:
-    assert ended(-signal.SIGSEGV) == "crashed (SIGSEGV)" and ended(3) == "ended by itself with exit code 3"
-    assert ended(None) == ended(-signal.SIGKILL) == "was killed, most likely for want of memory"
+    assert (
+        describe_exit(-signal.SIGSEGV) == "crashed (SIGSEGV)" and describe_exit(3) == "ended by itself with exit code 3"
+    )
+    assert describe_exit(None) == describe_exit(-signal.SIGKILL) == "was killed, most likely for want of memory"
 
 
 def test_a_pool_works_and_can_be_closed_twice() -> None:

@@ -71,8 +71,8 @@ class WorkerPool:
         return own[0] if own else None
 
 
-def ended(exit_code: int | None) -> str:
-    """What became of a process, to follow a noun: ``its process was killed ...``.
+def describe_exit(exit_code: int | None) -> str:
+    """How a process ended, as a predicate: ``its process was killed ...``.
 
     Args:
         exit_code: as :meth:`WorkerPool.exit_code` gives it.
@@ -118,7 +118,7 @@ def _not_started(codes: list[int]) -> WorkerError:
             found=f"a script without `{GUARD}` around its work",
             mend=mend,
         )
-    known = sorted({ended(code) for code in codes if code != -signal.SIGTERM})
+    known = sorted({describe_exit(code) for code in codes if code != -signal.SIGTERM})
     return WorkerError(
         "The worker processes cannot start: each ended while it imported the running script",
         found=f"a worker that {' / '.join(known)}; its own message stands above" if known else None,

@@ -91,9 +91,9 @@ def test_what_cannot_be_trained_is_told_and_stops_nothing(cohort: Manifest, tmp_
 def test_lobes_are_compared_where_a_part_of_the_scans_has_masks(cohort: Manifest, tmp_path: Path) -> None:
     rows = tuple(replace(row, lobes=None) if number % 3 else row for number, row in enumerate(cohort.rows))
     part = Manifest(cohort.path, rows)
-    work = replace(job(part, tmp_path, only=("table3", "table7")), overrides=(*SETTINGS, "train.bags_per_step=1"))
+    work = replace(job(part, tmp_path, only=("table7",)), overrides=(*SETTINGS, "train.bags_per_step=1"))
     (found,) = run_experiments(work)
-    assert not found.failures and {"unet", "unetpp", "seg_only", "m2unet"} <= set(found.outcomes)
+    assert not found.failures and {"seg_only", "m2unet"} <= set(found.outcomes)
     masked = {row.scan_id for row in rows if row.lobes is not None}
     tested = {scan.scan_id for scan in found.outcomes["seg_only"].scans}
     assert tested == masked & set(work.splits()[0].test) and tested

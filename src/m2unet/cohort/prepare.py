@@ -32,7 +32,7 @@ from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import EXIT_OK, EXIT_SOME_FAILED, M2UNetError, ScanError
-from m2unet.processes import WorkerPool, ended
+from m2unet.processes import WorkerPool, describe_exit
 
 Status = Literal["prepared", "skipped", "failed"]
 _HEADER_AND_DATA = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie in a file beside
@@ -283,7 +283,7 @@ def _alone(job: _Job) -> ScanOutcome:
         outcome = next(outcomes)
         outcomes.close()
     except StopIteration as stop:
-        return ScanOutcome(job.row.scan_id, "failed", f"its process {ended(stop.value)}")
+        return ScanOutcome(job.row.scan_id, "failed", f"its process {describe_exit(stop.value)}")
     return outcome
 
 

@@ -19,7 +19,7 @@ from m2unet.files import write_json, write_text
 from m2unet.phantom.cohort import CohortPlan, ScanPlan
 from m2unet.phantom.protocol import SITES
 from m2unet.phantom.scan import PhantomScan, make_patient, make_scan
-from m2unet.processes import ended, named_exit_code
+from m2unet.processes import describe_exit, named_exit_code
 
 Format = Literal["nifti", "dicom"]
 Callback = Callable[[int, int], object]
@@ -134,7 +134,7 @@ def _all_patients(
             yield from names
     except BrokenProcessPool as error:
         raise WorkerError(
-            f"A process that makes phantoms {ended(named_exit_code(error))}",
+            f"A process that makes phantoms {describe_exit(named_exit_code(error))}",
             mend="call again with fewer workers; what is finished is kept",
         ) from None
     finally:

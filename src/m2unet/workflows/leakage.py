@@ -138,9 +138,16 @@ def check_split(store: Store, split: Split, *, by: Literal["patient", "scan"] = 
     )
 
 
-def record_training(store: Store, split: Split, run: Path) -> None:
-    """Keep in the run folder what later evaluations are compared with: training and validation scans."""
-    write_training([scan for scan in known_scans(store, split) if scan.use != "test"], run)
+def record_training(store: Store, split: Split, run: Path, others: Iterable[KnownScan] = ()) -> None:
+    """Keep in the run folder what later evaluations are compared with: training and validation scans.
+
+    Args:
+        store: of the scans.
+        split: which are used for what.
+        run: the run folder.
+        others: scans that a model used by this one has seen.
+    """
+    write_training([*(scan for scan in known_scans(store, split) if scan.use != "test"), *others], run)
 
 
 def write_training(scans: Sequence[KnownScan], run: Path) -> None:

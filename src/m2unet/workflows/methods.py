@@ -21,7 +21,7 @@ from m2unet.inference.predictor import Predictor, find_model
 from m2unet.models.methods import is_network, method
 from m2unet.training.distributed import World
 from m2unet.workflows.confidence import JudgedScans, fit_scores, reference_of
-from m2unet.workflows.leakage import check_split, record_training
+from m2unet.workflows.leakage import KnownScan, check_split, read_training, record_training
 from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
@@ -95,7 +95,7 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     check_usable([labels_of(job.store, scan_id) for scan_id in usable.split.train], tasks)
     run.start(job.config, split_document(job.split), resume=job.resume)
     job = replace(job, split=usable.split)
-    record_training(job.store, job.split, job.out)
+    record_training(job.store, job.split, job.out, _seen_by_lobe_model(job))
     record_left_out(usable, job.out)
     measurer = Measurer(job.config.handcrafted, measurements_of(job.store))
     known = [job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)]
@@ -120,6 +120,13 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     save_decider(decider, job.config, run.model, extra)
     write_model_card(job.out, list(job.store.rows.values()))
     return run
+
+
+def _seen_by_lobe_model(job: TrainJob) -> list[KnownScan]:
+    """The scans that the network was trained on which finds the lobes of scans without a mask."""
+    settings, rows = job.config.handcrafted, job.store.rows
+    needed = settings.lobes == "model" or any(rows[s].lobes is None for s in (*job.split.train, *job.split.validation))
+    return (read_training(Path(settings.lobe_model)) or []) if needed and settings.lobe_model is not None else []
 
 
 def _confidence(job: TrainJob, decider: Decider, measured: Mapping[str, Measured]) -> Confidence:

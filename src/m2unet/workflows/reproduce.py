@@ -24,7 +24,7 @@ from m2unet.files import write_json
 from m2unet.models.methods import METHODS
 from m2unet.paper.outcome import OVERLAPS, Outcome, ScanResult
 from m2unet.paper.plan import Experiment, experiments, wanted
-from m2unet.processes import WorkerPool, ended
+from m2unet.processes import WorkerPool, describe_exit
 from m2unet.training.interrupt import TrainingInterruptedError
 from m2unet.workflows.crossval import CrossValidation
 from m2unet.workflows.progress import NoProgress, Progress
@@ -254,7 +254,7 @@ def _run(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str | None]]:
     finally:
         pool.close()
     raise WorkerError(
-        f"A process that trains {ended(pool.exit_code())}",
+        f"A process that trains {describe_exit(pool.exit_code())}",
         mend="call again, with fewer --jobs if it was killed; what is finished is kept",
     )
 

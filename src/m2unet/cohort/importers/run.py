@@ -15,7 +15,7 @@ from m2unet.cohort.importers.settle import Job, Outcome, settle
 from m2unet.cohort.manifest import ManifestRow, write_manifest
 from m2unet.errors import EXIT_OK, EXIT_SOME_FAILED, ConfigError, ManifestError, RunError
 from m2unet.files import write_json
-from m2unet.processes import WorkerPool, ended
+from m2unet.processes import WorkerPool, describe_exit
 
 SCHEMA = "m2unet.import/1"
 
@@ -146,7 +146,7 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     finally:
         pool.close()
     raise RunError(
-        f"A process of the import {ended(pool.exit_code())}",
+        f"A process of the import {describe_exit(pool.exit_code())}",
         mend="run it again with fewer workers; what is finished is kept",
     )
 

@@ -22,7 +22,7 @@ from m2unet.errors import RunError, WorkerError
 from m2unet.files import atomic_path, write_json
 from m2unet.phantom.anatomy import Anatomy, Grid
 from m2unet.phantom.randomised.anatomy import AnatomyKnobs, draw_wide_chest
-from m2unet.processes import ended, named_exit_code
+from m2unet.processes import describe_exit, named_exit_code
 
 SPACING_MM = (3.0, 2.0, 2.0)
 BELOW, ABOVE = 0.40, 0.30
@@ -126,7 +126,7 @@ def build_pool(
             done(count - len(missing) + ready)
     except BrokenProcessPool as error:
         raise WorkerError(
-            f"A process that draws chests {ended(named_exit_code(error))}",
+            f"A process that draws chests {describe_exit(named_exit_code(error))}",
             mend="call again with fewer workers; what is finished is kept",
         ) from None
     if workers > 1 and missing:
