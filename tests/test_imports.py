@@ -9,7 +9,7 @@ import m2unet
 
 ROWS = (
     ("anatomy", "errors"),
-    ("config", "files"),
+    ("config", "files", "processes"),
     ("ct", "models"),
     ("cohort", "quantify"),
     ("phantom", "bags"),

@@ -86,7 +86,9 @@ class TrainConfig(_Section):
     accumulate: int = Field(
         1, ge=1, description="steps whose gradients are averaged into one update; each keeps its own statistics"
     )
-    lambda_mil: float = Field(0.01, ge=0, description="weight of the severity loss")
+    lambda_mil: float = Field(
+        0.01, ge=0, description="weight of the severity loss beside the lobe loss; no effect on a method of one task"
+    )
     oversample: Literal["balance", "none"] | float = Field(
         "balance", description="repeat severe scans until balanced, or by this factor"
     )

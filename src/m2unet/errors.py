@@ -67,6 +67,10 @@ class MissingExtraError(M2UNetError):
     """An optional dependency is needed; the message names the pip extra."""
 
 
+class WorkerError(M2UNetError):
+    """Worker processes could not start, or one of them ended before its work was done."""
+
+
 class RunError(M2UNetError):
     """A run folder is missing, incomplete, or made with another configuration."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,36 @@ def test_holding_out_a_share_of_patients() -> None:
     assert split == hold_out(rows[::-1], share=0.2, seed=0) != hold_out(rows, share=0.2, seed=1)
     assert hold_out(rows, share=0, seed=0).validation == ()
     assert len(hold_out(cohort(1, 2, most=1), share=0.5, seed=0).train) == 2  # the only severe patient trains
+
+
+def masked(rows: list[ManifestRow], patients: int) -> list[ManifestRow]:
+    """The rows, those of the first so many patients with a lobe mask."""
+    return [replace(row, lobes=Path("x")) if int(row.patient_id[1:]) < patients else row for row in rows]
+
+
+def test_folds_for_lobes_share_the_masks() -> None:
+    rows = masked(cohort(51, 191, most=3), 40)
+    with_mask = {row.scan_id for row in rows if row.lobes is not None}
+    for split in make_folds(rows, seed=0, label="lobes"):
+        assert len(with_mask & set(split.test)) / len(with_mask) == pytest.approx(0.2, abs=0.06)
+        assert with_mask & set(split.validation) and len(with_mask & set(split.train)) > 0.5 * len(with_mask)
+    every = masked(cohort(10, 20), 30)
+    assert make_folds(every, seed=1, label="lobes") == make_folds(every, seed=1)
+    assert hold_out(every, seed=1, label="lobes") == hold_out(every, seed=1)
+
+
+def test_folds_for_lobes_need_masks_and_no_severities() -> None:
+    rows = masked(cohort(2, 4, unknown=9, most=1), 6)  # two severe patients are too few for folds by severity
+    with pytest.raises(ManifestError, match="severe"):
+        make_folds(rows, seed=0)
+    splits = make_folds(rows, seed=0, label="lobes")
+    bearing = {row.scan_id for row in rows if row.lobes is not None}
+    assert all(bearing & set(split.test) for split in splits)
+    with pytest.raises(ManifestError, match=r"4 patient\(s\) with a lobe mask, at least 5"):
+        make_folds(masked(cohort(9, 9), 4), seed=0, label="lobes")
+
+
+def test_holding_out_for_lobes_takes_the_share_of_those_with_a_mask() -> None:
+    rows = masked(cohort(10, 30, most=1), 8)
+    held = hold_out(rows, share=0.25, seed=0, label="lobes").validation
+    assert sum(row.lobes is not None for row in rows if row.scan_id in held) == 2

@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from m2unet.models.registry import build_model
 from m2unet.training.distributed import World
 from m2unet.training.fit import Fit, Hooks
 from m2unet.training.interrupt import TrainingInterruptedError
-from m2unet.training.state import STATE_FILE, load_state
+from m2unet.training.state import STATE_FILE, load_state, save_state
 from tests.training.conftest import SMALL, TinyStore
 
 
@@ -188,6 +189,57 @@ def test_a_diverging_loss_is_a_clear_error(store: TinyStore, tmp_path: Path) -> 
     config = load_config("paper", [*SMALL, "train.lr=1e30", "train.epochs=4"])
     with pytest.raises(RunError, match="not finite"):
         make_fit(config, store, tmp_path).run()
+
+
+@pytest.mark.parametrize("name", ["cls_only", "gated_mil", "resnet50_max", "m2unet"])
+def test_lambda_scales_the_severity_of_a_joint_network_alone(name: str, tmp_path: Path) -> None:
+    rows, found = [], []
+    for weight in ("1.0", "0.01"):
+        settings = [*SMALL, "bag.patch=32", "train.epochs=1", f"model.name={name}", f"train.lambda_mil={weight}"]
+        fit = make_fit(load_config("paper", settings), TinyStore(scans=4, masked=2), tmp_path / weight)
+        rows.append(fit.run().history[0])
+        found.append(weights(fit))
+    if name == "m2unet":
+        assert rows[1]["loss"] == pytest.approx(0.01 * rows[1]["loss_severity"] + rows[1]["loss_lobes"], rel=1e-6)
+        return
+    assert_equal_bits(*found)
+    assert rows[1]["loss"] == rows[1]["loss_severity"] > 0
+
+
+@pytest.mark.parametrize("name", ["seg_only", "unet", "unetpp", "cls_only", "gated_mil", "resnet50_max", "m2unet"])
+def test_a_step_without_a_single_label_stops_nothing(name: str, tmp_path: Path) -> None:
+    store = TinyStore(scans=4, masked=2)
+    for scan_id, scan in store.scans.items():
+        if scan_id in ("s1", "s2"):
+            store.scans[scan_id] = replace(scan, severity=-1)
+    one_bag = ["bag.patch=32", "train.epochs=1", "train.bags_per_step=1", f"model.name={name}"]
+    state = make_fit(load_config("paper", [*SMALL, *one_bag]), store, tmp_path).run()
+    assert state.history[0]["loss"] > 0
+
+
+def test_an_interrupted_run_goes_on_with_the_same_loss_or_not_at_all(store: TinyStore, tmp_path: Path) -> None:
+    def interrupted(name: str) -> Fit:
+        settings = [*SMALL, f"model.name={name}", "train.lambda_mil=0.01"]
+        stop = Hooks(on_step=lambda done, total, loss: os.kill(os.getpid(), signal.SIGINT))
+        fit = make_fit(load_config("paper", settings), store, tmp_path / name, stop)
+        with pytest.raises(TrainingInterruptedError):
+            fit.run()
+        state = load_state(tmp_path / name)
+        assert state is not None
+        state.severity_weight = state.bags = None  # as earlier versions left it
+        save_state(state, tmp_path / name)
+        return make_fit(fit.config, store, tmp_path / name)
+
+    assert interrupted("m2unet").run(resume=True).epoch == 2
+    with pytest.raises(RunError, match=r"times 0\.01 before, times 1 now"):
+        interrupted("cls_only").run(resume=True)
+    fewer = make_fit(interrupted("seg_only").config, TinyStore(scans=8, masked=5), tmp_path / "seg_only")
+    state = load_state(tmp_path / "seg_only")
+    assert state is not None
+    state.severity_weight, state.bags = 1.0, 10
+    save_state(state, tmp_path / "seg_only")
+    with pytest.raises(RunError, match="10 bags an epoch before, 8 now"):
+        fewer.run(resume=True)
 
 
 def test_bf16_trains(store: TinyStore, tmp_path: Path) -> None:

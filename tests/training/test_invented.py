@@ -12,6 +12,8 @@ import torch
 
 from m2unet.config import load_config
 from m2unet.inference.predictor import Predictor
+from m2unet.models.chest_unet import ChestUNet
+from m2unet.models.weights import save_model
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
 from m2unet.phantom.randomised.space import SpaceKnobs
@@ -24,6 +26,7 @@ from m2unet.training.invented_losses import (
     segmentation_loss,
 )
 from m2unet.training.slabs import SlabSource
+from m2unet.workflows.leakage import KnownScan, read_training, write_training
 from m2unet.workflows.synthetic import SyntheticJob, read_curve, train_synthetic
 
 SETTINGS = InventedTraining(steps=4, slabs=1, warmup=2, save_every=2, validate_every=4, validation_slabs=1, lr=1e-2)
@@ -87,6 +90,24 @@ def test_workflow_writes_a_model_that_predicts(pool: ChestPool, tmp_path: Path) 
     onward = train_synthetic(replace(job, out=tmp_path / "onward", init=folder))
     card = json.loads((onward / "model.json").read_text())
     assert card["initial_weights_sha256"] == predictor.identity.weights_sha256 != card["weights_sha256"]
+    assert read_training(tmp_path / "run") == read_training(onward) == [], "no patient's scan was seen"
+
+
+def test_scans_seen_by_the_model_to_begin_with_are_handed_on(
+    pool: ChestPool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config("synthetic", ["model.width=4"])
+    first = save_model(ChestUNet(config.model), config, tmp_path / "first" / "model", {"trained_on": "20 scans"})
+    settings = replace(SETTINGS, steps=1)
+    job = SyntheticJob(
+        tmp_path / "run", chests=1, held_out=1, settings=settings, config=config, pool=pool.folder, knobs=KNOBS
+    )
+    made = train_synthetic(replace(job, init=first))
+    assert read_training(made) is None and "training_scans.json" in caplog.text
+    assert json.loads((made / "model.json").read_text())["trained_on"] == "invented chest images, after 20 scans"
+    seen = [KnownScan("s1", "p1", "hash", "training")]
+    write_training(seen, tmp_path / "first")
+    assert read_training(train_synthetic(replace(job, out=tmp_path / "onward", init=first))) == seen
 
 
 def test_segmentation_loss_by_hand() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from m2unet.anatomy import UNDECIDED
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.training.distributed import World
-from m2unet.training.losses import joint_loss
+from m2unet.training.losses import joint_loss, severity_weight
 
 
 def make_batch(severity: list[int], has_lobes: list[bool], n: int = 2, size: int = 4, classes: int = 6) -> Batch:
@@ -96,3 +96,16 @@ def test_undecided_pixels_count_in_neither_cross_entropy_nor_dice() -> None:
     assert logits.grad is not None
     assert not logits.grad[1, :, :, 2:].any() and not logits.grad[2:].any()
     assert logits.grad[0].any()
+
+
+def test_lambda_weighs_two_tasks_and_has_no_say_in_one() -> None:
+    assert severity_weight({"severity", "lobes"}, 0.01) == 0.01
+    assert severity_weight({"severity"}, 0.01) == severity_weight(frozenset({"lobes"}), 0.0) == 1.0
+
+
+def test_patches_of_bags_without_a_label_give_a_zero_that_can_be_differentiated() -> None:
+    batch = make_batch([-1, -1], [False, False])
+    logits = torch.randn(2, 2, 2, requires_grad=True)
+    losses = joint_loss(ModelOutput(instance_severity=logits), batch, lambda_mil=1.0, world=World())
+    losses.total.backward()
+    assert losses.total.item() == 0.0 and logits.grad is not None and not logits.grad.any()

@@ -24,7 +24,7 @@ def start(folder: Path, *settings: str, processes: int = 1) -> subprocess.Popen[
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", "--max-restarts=3", f"--nproc-per-node={processes}", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": with_guard(str(ROOT))}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": with_guard(str(ROOT), str(ROOT / "src"))}
     return subprocess.Popen([*launcher, "tests.training.worker", str(folder), *settings], cwd=ROOT, env=environment)
 
 
@@ -69,6 +69,15 @@ def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(two["model"][name], value, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     for left, right in zip(one["history"], two["history"], strict=True):
         assert abs(left["loss"] - right["loss"]) < 1e-4 * abs(left["loss"]) + 1e-5
+
+
+@pytest.mark.parametrize("name", ["seg_only", "cls_only"])
+def test_two_processes_agree_on_steps_without_a_label(tmp_path: Path, name: str) -> None:
+    """Three of ten scans have a mask: in most steps one process or both have none."""
+    settings = (f"model.name={name}", "train.epochs=1", "train.bags_per_step=2", "train.refresh_statistics=false")
+    one = finished(tmp_path / "one", *settings)
+    two = finished(tmp_path / "two", *settings, processes=2)
+    assert two["history"][0]["loss"] == pytest.approx(one["history"][0]["loss"], rel=1e-3)
 
 
 @pytest.mark.slow  # gloo's rendezvous after a restart can take minutes, or fail, on a busy machine

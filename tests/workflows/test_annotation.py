@@ -15,16 +15,24 @@ from typer.testing import CliRunner
 
 from m2unet.anatomy import UNDECIDED
 from m2unet.cli.main import app
+from m2unet.cohort.corrections import FORGIVABLE
 from m2unet.cohort.manifest import Manifest, read_manifest, write_manifest
 from m2unet.cohort.masks import read_lobe_mask, read_mask
 from m2unet.ct.read import read_scan
 from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError, ManifestError, RunError
 from m2unet.export.annotators import write_segmentation
+from m2unet.inference.postprocess import postprocess_lobes
+from m2unet.inference.predictor import Predictor, packaged_model
+from m2unet.inference.uncertainty import propose_lobes
+from m2unet.phantom.course import CourseConfig, plan_course
+from m2unet.phantom.writer import write_cohort
 from m2unet.workflows.annotation import AnnotationFolder, propose_masks
 from m2unet.workflows.corrections import take_corrections
+from m2unet.workflows.leakage import read_training
 from m2unet.workflows.retrain import RetrainOptions, retrain, training_rows
 from m2unet.workflows.run_folder import RunFolder
+from tests.phantom.conftest import shrunk_plan
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +178,55 @@ def test_retraining_uses_corrections_and_confident_pixels(
     assert all(by_id[scan].lobes != folder.confident(scan) for scan in held)
     card = json.loads((run.model / "model.json").read_text())
     assert "phantoms" in card["trained_on"] and "corrected" in card["trained_on"]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Two scans on few voxels, one with its lobe mask."""
+    plan = plan_course(CourseConfig(patients=1, scans=2, severe_fraction=1.0), seed=3)
+    manifest = read_manifest(write_cohort(shrunk_plan(plan, 72, 24), tmp_path_factory.mktemp("few"), workers=1))
+    rows = [replace(manifest.rows[0], lobes=None), manifest.rows[1]]
+    write_manifest(rows, manifest.path)
+    return read_manifest(manifest.path)
+
+
+def test_the_shipped_model_proposes_and_learns_on(phantoms: Manifest, cohort: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "drawing"
+    call = ["annotate", "propose", str(phantoms.path), "--out", str(out), "--device", "cpu"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    folder, scan_id = AnnotationFolder(out), phantoms.rows[0].scan_id
+    (row,) = csv.DictReader(folder.ranking.open())
+    assert row["scan_id"] == scan_id and 0 < float(row["doubt"]) < 1 and 0 < float(row["sure_share"]) <= 1
+    volume = read_scan(phantoms.rows[0].image)
+    shipped = Predictor.load()
+    found = shipped.predict(volume)
+    assert found.lobes is not None and found.severity is None
+    tidied = postprocess_lobes(found.lobes, volume.voxel_ml).mask
+    np.testing.assert_array_equal(read_lobe_mask(folder.proposal(scan_id), volume, "m2unet"), tidied)
+    assert json.loads(folder.index.read_text())["model"]["weights_sha256"] == shipped.identity.weights_sha256
+    by_path = CliRunner().invoke(app, [*call, "--model", str(packaged_model())])
+    assert by_path.exit_code == 0 and propose_masks(phantoms, None, out)[0].skipped
+
+    shutil.copy(folder.proposal(scan_id), folder.corrected / f"{scan_id}.nii.gz")
+    accept = [part for fault in FORGIVABLE for part in ("--accept", fault)]
+    assert CliRunner().invoke(app, ["annotate", "take", str(out), *accept]).exit_code == 0
+    again = ["annotate", "retrain", str(out), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    for wrong in (["--self-train"], ["--epochs", "2"], ["--set", "train.lr=1"]):
+        refused = CliRunner().invoke(app, [*again, *wrong])
+        assert isinstance(refused.exception, ConfigError) and "preset" in str(refused.exception)
+    done = CliRunner().invoke(app, [*again, "--steps", "1"])
+    assert done.exit_code == 0, done.output
+    assert "Trained on 2 scans, 1 of the cohort with corrected masks" in done.output
+    assert {scan.patient_id for scan in read_training(tmp_path / "run") or ()} == {phantoms.rows[0].patient_id}
+
+
+def test_confident_pixels_of_the_shipped_model(phantoms: Manifest) -> None:
+    volume, shipped = read_scan(phantoms.rows[0].image), Predictor.load()
+    always, never, usual = (propose_lobes(shipped, volume, confident_from=share) for share in (0.0, 1.01, 0.9))
+    np.testing.assert_array_equal(always.confident, always.lobes)
+    assert always.sure_share == 1.0 and never.sure_share == 0.0
+    assert set(np.unique(never.confident)) == {0, UNDECIDED}
+    sure = usual.confident != UNDECIDED
+    np.testing.assert_array_equal(usual.confident[sure], usual.lobes[sure])
+    assert always.doubt == never.doubt == usual.doubt and 0 < usual.doubt < 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from typer.testing import CliRunner
 
 from m2unet.anatomy import LOBE_CODES
 from m2unet.cli.main import app
-from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
+from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from m2unet.cohort.store import content_hash
 from m2unet.ct.read import read_scan
 from m2unet.errors import RunError
 from m2unet.inference.chest_grid import to_chest_grid
@@ -20,6 +23,8 @@ from m2unet.models.weights import load_model
 from m2unet.phantom.cohort import CohortConfig, plan_cohort
 from m2unet.phantom.writer import write_cohort
 from m2unet.workflows.finetune import FineTuneJob, annotated_chest, fine_tune, lobes_on_grid
+from m2unet.workflows.leakage import read_training
+from m2unet.workflows.usable import LEFT_OUT_FILE
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +103,23 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_weights(cohort: Manifest, tmp_
     cards = [load_model(made.run.model).card for made in (whole, resumed)]
     assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"] != cards[0]["initial_weights_sha256"]
     assert "2 annotated scans" in cards[0]["trained_on"]
+    content = content_hash(read_scan(cohort.rows[0].image).array)
+    for made in (whole, resumed):
+        seen = read_training(made.run.path)
+        assert seen is not None and [scan.scan_id for scan in seen] == list(made.train)
+        assert [scan.patient_id for scan in seen] == [row.patient_id for row in cohort.rows]
+        assert seen[0].content_sha256 == content
+        left_out = json.loads((made.run.path / LEFT_OUT_FILE).read_text())["scans"]
+        assert left_out == {"z-bad": {"use": "train", "reason": "it cannot be used"}}
     prediction = Predictor.load(tmp_path / "whole").predict(cohort.rows[0].image)
     assert prediction.lobes is not None and prediction.severity is None
+
+
+def _shifted(row: ManifestRow, folder: Path) -> Path:
+    """The scan on another day: its voxels differ."""
+    image = sitk.ReadImage(str(row.image))
+    sitk.WriteImage(sitk.Add(image, 1), str(folder / "shifted.nii.gz"))
+    return folder / "shifted.nii.gz"
 
 
 def test_the_command(cohort: Manifest, tmp_path: Path) -> None:
@@ -108,6 +128,16 @@ def test_the_command(cohort: Manifest, tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "--model" in refused.output
     assert CliRunner().invoke(app, call).exit_code == 0
     assert "random weights" in load_model(tmp_path / "run" / "model").card["trained_on"]
+    renamed = (
+        replace(cohort.rows[0], scan_id="renamed", patient_id="somebody"),
+        replace(cohort.rows[1], scan_id="other-day", image=_shifted(cohort.rows[1], tmp_path), lobes=None),
+    )
+    write_manifest(renamed, tmp_path / "test.csv")
+    tested = ["evaluate", str(tmp_path / "run"), str(tmp_path / "test.csv"), "--out", str(tmp_path / "evaluation")]
+    assert CliRunner().invoke(app, [*tested, "--device", "cpu"]).exit_code == 0
+    leakage = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["appraisal"]["leakage"]
+    assert leakage["checked"] and leakage["same_content"] == [[cohort.rows[0].scan_id, "renamed"]]
+    assert leakage["same_patient"] == ["other-day"]
     unknown = [*call[:3], "imagenet", *call[4:]]
     assert CliRunner().invoke(app, unknown).exit_code != 0
 

@@ -15,9 +15,10 @@ from m2unet.cli.main import app
 from m2unet.cohort.manifest import Manifest, read_manifest, write_manifest
 from m2unet.ct.read import read_scan
 from m2unet.errors import ManifestError, ScanError
-from m2unet.inference.predictor import Predictor
+from m2unet.inference.predictor import Predictor, packaged_model
 from m2unet.phantom.course import CourseConfig, plan_course
 from m2unet.phantom.writer import write_cohort
+from m2unet.report.result import SYNTHETIC_WARNING
 from m2unet.workflows.followup import GIVEN, PREDICTED, FollowupOptions, follow_patients
 from m2unet.workflows.followup_scans import dicom_facts, given_patient, manifest_patients
 from m2unet.workflows.run_folder import RunFolder
@@ -102,6 +103,30 @@ def test_a_model_gives_severity_and_lobes_where_none_are_given(
     change = outcome.found.overall.severity
     assert change.change is not None and change.sigma is not None
     assert "Trained on digital phantoms" in (tmp_path / "out" / outcome.patient.name / "followup.html").read_text()
+
+
+def test_the_shipped_model_measures_lobes_that_are_not_given(course: Manifest, tmp_path: Path) -> None:
+    rows = [replace(course.rows[0], lobes=None), course.rows[1]]
+    write_manifest(rows, tmp_path / "m.csv")
+    for name, model in (("default", []), ("path", ["--model", str(packaged_model())])):
+        call = ["followup", str(tmp_path / "m.csv"), "--out", str(tmp_path / name), "--device", "cpu", *model]
+        result = CliRunner().invoke(app, call)
+        assert result.exit_code == 0, result.output
+        (document,) = (json.loads(path.read_text()) for path in (tmp_path / name).glob("*/followup.json"))
+        assert [point["lobes_by"] for point in document["points"]] == [PREDICTED, GIVEN]
+        assert [point["severity"] for point in document["points"]] == [None, None]
+        assert all("trained on patients" in point["severity_reason"] for point in document["points"])
+        assert document["overall"]["severity"]["change"] is None
+        assert "trained on patients" in document["overall"]["severity"]["reason"]
+        assert document["warnings"] == [SYNTHETIC_WARNING]
+
+
+def test_severity_without_a_model_is_null_with_a_reason(course: Manifest, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["followup", str(course.path), "--out", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    (document,) = (json.loads(path.read_text()) for path in tmp_path.glob("*/followup.json"))
+    assert all(point["severity"] is None and point["severity_reason"] for point in document["points"])
+    assert document["trained_on"] is None and not document["warnings"], "no model was needed"
 
 
 def test_rows_without_a_date_are_left_out_and_named(course: Manifest, tmp_path: Path) -> None:

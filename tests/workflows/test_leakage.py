@@ -13,6 +13,7 @@ from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.store import Store
 from m2unet.config import Config
 from m2unet.errors import RunError
+from m2unet.inference.predictor import packaged_model
 from m2unet.workflows.leakage import KnownScan, check_split, check_test, compare, record_training
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.store import prepared_store
@@ -90,6 +91,8 @@ def test_tested_scans_are_compared_with_those_of_the_run(run: RunFolder, cohort:
     for nothing in (None, tmp_path / "model" / "deeper"):
         unknown = check_test(nothing, [])
         assert not unknown.checked and "not checked" in unknown.said
+    shipped = check_test(packaged_model(), [scan("new", "n", "q", "test")])
+    assert shipped.checked and not shipped.found, "it has seen no patient"
     (tmp_path / "training_scans.json").write_text('{"scans": [{}]}')
     with pytest.raises(RunError, match="damaged"):
         check_test(tmp_path, [])

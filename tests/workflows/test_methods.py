@@ -162,6 +162,8 @@ def test_lobes_from_a_model_of_ours(run: RunFolder, cohort: Manifest, tiny_confi
     assert job.run(only=[0], folds=3)["accuracy"].mean is not None
     table = list(csv.DictReader((tmp_path / "cv" / "fold0" / "features.csv").open()))
     assert {row["lobes_from"] for row in table} == {"model"}
+    leakage = json.loads((tmp_path / "cv" / "fold0" / "summary.json").read_text())["appraisal"]["leakage"]
+    assert set(leakage["same_patient"]) == set(job.splits()[0].test), "the lobe network was trained on them"
 
 
 def test_without_any_lobes_the_reason_is_told(cohort: Manifest, tmp_path: Path) -> None:

@@ -88,6 +88,22 @@ def test_what_cannot_be_trained_is_told_and_stops_nothing(cohort: Manifest, tmp_
     assert "Could not be run: seg_only" in write_report(work, found).read_text()
 
 
+def test_lobes_are_compared_where_a_part_of_the_scans_has_masks(cohort: Manifest, tmp_path: Path) -> None:
+    rows = tuple(replace(row, lobes=None) if number % 3 else row for number, row in enumerate(cohort.rows))
+    part = Manifest(cohort.path, rows)
+    work = replace(job(part, tmp_path, only=("table7",)), overrides=(*SETTINGS, "train.bags_per_step=1"))
+    (found,) = run_experiments(work)
+    assert not found.failures and {"seg_only", "m2unet"} <= set(found.outcomes)
+    masked = {row.scan_id for row in rows if row.lobes is not None}
+    tested = {scan.scan_id for scan in found.outcomes["seg_only"].scans}
+    assert tested == masked & set(work.splits()[0].test) and tested
+    with_dice = {scan.scan_id for scan in found.outcomes["m2unet"].scans if scan.overlap}
+    assert with_dice == tested, "the same scans are compared"
+    write_report(work, found)
+    cells = {row["method"]: row["dsc"] for row in csv.DictReader((tmp_path / "table7.csv").open())}
+    assert all(float(cells[name]) >= 0 for name in ("Seg. only", "M²UNet"))
+
+
 def test_tables_of_what_is_finished_without_training(cohort: Manifest, everything: Path) -> None:
     work = job(cohort, everything, tables_only=True, only=("table3",))
     (found,) = run_experiments(work)

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, LobeCodes, Out, Overrides, Seed, code_system, say, settings
+from m2unet.cli.common import HELP_MARKUP, Device, LobeCodes, Out, Overrides, Seed, code_system, say, settings
 
 annotate = typer.Typer(
     name="annotate",
     help="Help with drawing lobes: propose masks, take corrected ones, train again.",
     no_args_is_help=True,
+    rich_markup_mode=HELP_MARKUP,
 )
 
 Folder = Annotated[Path, typer.Argument(help="The folder that `annotate propose` made.")]
@@ -22,7 +23,12 @@ Folder = Annotated[Path, typer.Argument(help="The folder that `annotate propose`
 def propose(
     manifest: Annotated[Path, typer.Argument(help="The cohort's manifest (CSV).")],
     out: Out,
-    model: Annotated[Path, typer.Option("--model", help="A run folder whose model segments lobes.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="A run folder whose model segments lobes [default: the lobe model shipped with m2unet]."
+        ),
+    ] = None,
     confident_from: Annotated[
         float, typer.Option("--confident-from", min=0.0, max=1.0, help="Probability of a confident pixel.")
     ] = 0.9,
@@ -100,11 +106,15 @@ def retrain(
         float, typer.Option("--validation", min=0.0, max=0.9, help="Share of patients held out.")
     ] = 0.1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Steps of twelve slices, where the shipped lobe model learns on.")
+    ] = 300,
     device: Device = "auto",
 ) -> None:
     """Train a new model with the corrected masks; Ctrl-C saves, --resume goes on."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.config import load_config
+    from m2unet.errors import ConfigError
     from m2unet.training.distributed import joined_world
     from m2unet.workflows import retrain as work
     from m2unet.workflows.annotation import AnnotationFolder
@@ -112,7 +122,13 @@ def retrain(
     proposals = AnnotationFolder(folder)
     proposals.read_index()
     config = load_config(preset or proposals.config, settings(overrides, seed=seed, epochs=epochs))
-    options = work.RetrainOptions(self_train, validation, resume)
+    if config.model.name == work.WHOLE_CHEST and (overrides or epochs):
+        raise ConfigError(
+            "The shipped lobe model learns on with settings of its own",
+            found="--set" if overrides else "--epochs",
+            mend="leave it out, or choose a network of patches with --preset",
+        )
+    options = work.RetrainOptions(self_train, validation, resume, steps)
     with joined_world(device) as world:
         run, used = work.retrain(proposals, config, out, options, world=world, progress=TerminalProgress())
         if world.main:
@@ -120,5 +136,5 @@ def retrain(
                 f"Trained on {len(used.split.train)} scans, {len(used.corrected)} of the cohort with corrected masks, "
                 f"{len(used.self_trained)} with confident pixels alone. The model is in {run.model}."
             )
-            for scan_id, why in used.left_out.items():
+            for scan_id, why in used.unfit.items():
                 say(f"left out: {scan_id}: {why}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from m2unet.anatomy import CODE_SYSTEMS, CodeSystem
+
+HELP_MARKUP: Final = "markdown"
+"""How help texts are read. Rich's own markup takes words in brackets, such as a default, for a style and drops them."""
 
 Preset = Annotated[str, typer.Option("--preset", help="A preset (paper, demo) or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lr=0.02.")]

@@ -32,9 +32,11 @@ def crossval(
     from m2unet.cohort.manifest import read_manifest
     from m2unet.config import load_config
     from m2unet.errors import ConfigError
+    from m2unet.models.methods import method as named
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.crossval import CrossValidation
     from m2unet.workflows.methods import method_store
+    from m2unet.workflows.usable import check_usable, row_labels
 
     if by not in ("patient", "scan"):
         raise ConfigError("Folds are made by patient or by scan", found=by, expected="patient or scan")
@@ -43,6 +45,7 @@ def crossval(
     config = load_config(preset, changes)
     cohort = read_manifest(manifest)
     codes = None if lobe_codes is None else code_system(lobe_codes)
+    check_usable(row_labels(cohort.rows), named(config.model.name).tasks)  # preparing a cohort can take hours
     progress = TerminalProgress()
     prepared = method_store(cohort, store or out / "store", config, progress=progress, lobe_codes=codes)
     job = CrossValidation(

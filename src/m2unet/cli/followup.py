@@ -13,7 +13,13 @@ from m2unet.cli.common import Device, LobeCodes, Out, code_system, say
 def followup(
     scans: Annotated[list[Path], typer.Argument(help="A manifest (.csv), or the scans of one patient.")],
     out: Out,
-    model: Annotated[Path | None, typer.Option("--model", help="A run folder: severity, and lobes not given.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="A run folder: severity, and lobes not given [default: the lobe model shipped with m2unet].",
+        ),
+    ] = None,
     patient: Annotated[list[str] | None, typer.Option("--patient", help="Only this patient of the manifest.")] = None,
     date: Annotated[list[str] | None, typer.Option("--date", help="YYYY-MM-DD, once for each scan given.")] = None,
     lobes: Annotated[list[Path] | None, typer.Option("--lobes", help="Lobe mask, once for each scan given.")] = None,
@@ -41,7 +47,9 @@ def followup(
         if patient:
             raise ConfigError("--patient chooses from a manifest", found="scans given one by one")
         patients = [given_patient(scans, date or (), lobes or ())]
-    predictor = None if model is None else Predictor.load(model, device=choose_device(device))
+    predictor = None
+    if model is not None or predict_lobes or any(one.lobes is None for each in patients for one in each.scans):
+        predictor = Predictor.load(model, device=choose_device(device))
     options = FollowupOptions(predictor, predict_lobes, seed=seed, lobe_codes=code_system(lobe_codes or "auto"))
     outcomes = list(follow_patients(patients, out, options, progress=TerminalProgress()))
     for remark in remarks:

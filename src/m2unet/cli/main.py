@@ -12,6 +12,7 @@ import typer
 from m2unet import __version__
 from m2unet.cli.annotate import annotate
 from m2unet.cli.check import check
+from m2unet.cli.common import HELP_MARKUP
 from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
 from m2unet.cli.evaluate import evaluate
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=HELP_MARKUP,
 )
 
 

@@ -56,16 +56,20 @@ def train(
     from m2unet.cohort.manifest import read_manifest
     from m2unet.config import load_config
     from m2unet.errors import ConfigError
+    from m2unet.models.methods import method as named
     from m2unet.training.distributed import joined_world
     from m2unet.workflows.methods import method_store, train_method
     from m2unet.workflows.train import TrainJob
+    from m2unet.workflows.usable import check_usable, fold_label, row_labels, usable_scans
 
     changes = settings(overrides, seed=seed, epochs=epochs, method=model)
     config = load_config(preset, changes)
     cohort = read_manifest(manifest)
     codes = None if lobe_codes is None else code_system(lobe_codes)
+    tasks = named(config.model.name).tasks
+    check_usable(row_labels(cohort.rows), tasks)  # preparing a cohort can take hours
     if folds is None:
-        split: Split = hold_out(cohort.rows, share=validation, seed=config.seed)
+        split: Split = hold_out(cohort.rows, share=validation, seed=config.seed, label=fold_label(tasks))
     else:
         splits = load_folds(folds)
         if fold >= len(splits):
@@ -79,7 +83,10 @@ def train(
         job = TrainJob(prepared, split, config, out, f"the cohort of {manifest.name}", resume)
         run = train_method(job, world=world, progress=progress)
         if world.main:
-            say(f"Trained on {len(split.train)} scans. The model is in {run.model}.")
+            usable = usable_scans(prepared, split, tasks)
+            for line in usable.lines():
+                say(line)
+            say(f"Trained on {len(usable.split.train)} scans. The model is in {run.model}.")
             say(f"Next: m2unet evaluate {out} OTHER_MANIFEST, or m2unet predict SCAN --model {out} --out DIR")
 
 

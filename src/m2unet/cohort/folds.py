@@ -21,12 +21,15 @@ from m2unet.errors import ManifestError, RunError
 from m2unet.files import write_text
 
 By = Literal["patient", "scan"]
+Label = Literal["severity", "lobes"]
 
 SCHEMA = "m2unet/folds"
 VERSION = 1
 VALIDATION_SHARE = 0.1
 
 _UNKNOWN = -1
+_BARE = 2
+"""Stratum of those without a lobe mask, where lobes are what counts."""
 _STRATUM_NAMES = {1: "severe", 0: "non-severe", _UNKNOWN: "of unknown severity"}
 
 
@@ -39,7 +42,9 @@ class Split:
     test: tuple[str, ...]
 
 
-def make_folds(rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, folds: int = 5) -> list[Split]:
+def make_folds(
+    rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, folds: int = 5, label: Label = "severity"
+) -> list[Split]:
     """Part a cohort for cross-validation.
 
     The test sets come from scikit-learn's ``StratifiedGroupKFold``; of the rest, about a tenth of all patients of
@@ -52,9 +57,13 @@ def make_folds(rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, fo
             training and tested (only to compare with figures obtained so).
         seed: same rows and seed, same folds.
         folds: at least 3.
+        label: what every fold needs. ``lobes``, for methods that give lobes alone, shares the patients with a lobe mask
+            evenly among the folds, and by severity too where each severity has enough of them; where every scan has a
+            mask, that gives the folds of ``severity``.
 
     Raises:
-        ManifestError: if a severity has fewer patients (or scans) than folds, or only one severity occurs.
+        ManifestError: if a severity has fewer patients (or scans) than folds, or only one severity occurs; under
+            ``lobes``, if fewer patients (or scans) than folds have a mask.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -62,8 +71,11 @@ def make_folds(rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, fo
         raise ManifestError("Too few folds to train, validate and test", [f"{folds} folds; at least 3 are needed"])
     scans = sorted(rows, key=lambda row: row.scan_id)
     groups = [row.patient_id if by == "patient" else row.scan_id for row in scans]
-    stratum = _strata(scans, groups)
-    _check_counts(stratum, by, folds)
+    stratum = _strata(scans, groups, label)
+    if label == "lobes":
+        stratum = _enough_masks(stratum, by, folds)
+    else:
+        _check_counts(stratum, by, folds)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # scans of unknown severity may be fewer than the folds
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
@@ -82,17 +94,21 @@ def make_folds(rows: Iterable[ManifestRow], *, by: By = "patient", seed: int, fo
     return splits
 
 
-def hold_out(rows: Iterable[ManifestRow], *, share: float = VALIDATION_SHARE, seed: int) -> Split:
+def hold_out(
+    rows: Iterable[ManifestRow], *, share: float = VALIDATION_SHARE, seed: int, label: Label = "severity"
+) -> Split:
     """Hold a share of the patients out for validation and train on all others; nothing is left to test.
 
     Args:
         rows: the scans.
         share: of each stratum's patients, from 0 (none) to below 1; above 0 at least one of each stratum that has two.
         seed: same rows and seed, same split.
+        label: ``lobes`` makes the patients without a lobe mask a stratum of their own, so that the share is held out of
+            those with one.
     """
     scans = sorted(rows, key=lambda row: row.scan_id)
     patients = [row.patient_id for row in scans]
-    stratum = _strata(scans, patients)
+    stratum = _strata(scans, patients, label)
     held = _validation_groups(set(patients), stratum, share, np.random.default_rng(seed)) if share else set()
     return Split(
         train=tuple(row.scan_id for row in scans if row.patient_id not in held),
@@ -144,17 +160,37 @@ def load_folds(path: str | Path, rows: Iterable[ManifestRow] | None = None, *, b
     return splits
 
 
-def _strata(scans: Sequence[ManifestRow], groups: Sequence[str]) -> dict[str, int]:
+def _strata(scans: Sequence[ManifestRow], groups: Sequence[str], label: Label) -> dict[str, int]:
     stratum: dict[str, int] = {}
     for row, group in zip(scans, groups, strict=True):
         own = _UNKNOWN if row.severity is None else row.severity
         stratum[group] = max(own, stratum.get(group, own))
+    if label == "lobes":
+        masked = {group for row, group in zip(scans, groups, strict=True) if row.lobes is not None}
+        stratum = {group: own if group in masked else _BARE for group, own in stratum.items()}
     return stratum
+
+
+def _enough_masks(stratum: Mapping[str, int], by: By, folds: int) -> dict[str, int]:
+    """The strata for methods that give lobes alone: severities parted only where each has enough with a mask."""
+    masked = {group: own for group, own in stratum.items() if own != _BARE}
+    if len(masked) < folds:
+        mend = "use fewer folds (3 or more), or add lobe masks" if len(masked) >= 3 else "add lobe masks"
+        faults = [f"{len(masked)} {by}(s) with a lobe mask, at least {folds} are needed"]
+        raise ManifestError(f"The cohort is too small for {folds} folds", faults, mend=mend)
+    counts = Counter(masked.values())
+    if all(counts[own] >= folds for own in _needed(counts)):
+        return dict(stratum)
+    return {group: own if own == _BARE else 0 for group, own in stratum.items()}
+
+
+def _needed(counts: Mapping[int, int]) -> list[int]:
+    return [_UNKNOWN] if set(counts) == {_UNKNOWN} else [0, 1]
 
 
 def _check_counts(stratum: Mapping[str, int], by: By, folds: int) -> None:
     counts = Counter(stratum.values())
-    needed = [_UNKNOWN] if set(counts) == {_UNKNOWN} else [0, 1]
+    needed = _needed(counts)
     faults = [
         f"{counts[s]} {by}(s) {_STRATUM_NAMES[s]}, at least {folds} are needed" for s in needed if counts[s] < folds
     ]

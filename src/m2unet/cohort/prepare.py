@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_SOME_FAILED, M2UNetError
+from m2unet.processes import WorkerPool, describe_exit
 
 Status = Literal["prepared", "skipped", "failed"]
 _HEADER_AND_DATA = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie in a file beside
@@ -122,7 +122,8 @@ def prepare_cohort(
         manifest: the cohort.
         folder: the store; made if missing. One process at a time may prepare into it.
         config: body crop and resampling.
-        workers: processes; 1 works in this one.
+        workers: processes; 1 works in this one. A script that asks for more has its work below
+            ``if __name__ == "__main__":``, since every process imports it.
         progress: told each outcome as it comes.
         lobe_codes: whose codes the lobe masks use; None means those the store was begun with; for a new one
             each mask's are recognised.
@@ -130,6 +131,7 @@ def prepare_cohort(
 
     Raises:
         StoreError: if the folder holds scans prepared with other settings, or cannot be written.
+        WorkerError: if the worker processes cannot start.
     """
     store = Store.create(folder, config, lobe_codes=lobe_codes, replace=redo)
     outcomes: dict[str, ScanOutcome] = {}
@@ -271,23 +273,37 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[ScanOutcome]:
         del left[outcome.scan_id]
         yield outcome
     for job in left.values():  # a worker died; alone, the scan that killed it shows
-        killed = ScanOutcome(job.row.scan_id, "failed", "its process was killed, most likely for want of memory")
-        yield next(_pooled([job], 1), killed)
+        yield _alone(job)
 
 
-def _pooled(jobs: Sequence[_Job], workers: int) -> Iterator[ScanOutcome]:
-    """Outcomes as they come; stops short where a worker process dies."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_limit_threads, initargs=(threads,))
+def _alone(job: _Job) -> ScanOutcome:
+    """The outcome of a scan in a process of its own."""
+    outcomes = _pooled([job], 1)
     try:
-        futures: list[Future[ScanOutcome]] = [pool.submit(_prepare_scan, job) for job in jobs]
-        for future in as_completed(futures):
+        outcome = next(outcomes)
+        outcomes.close()
+    except StopIteration as stop:
+        return ScanOutcome(job.row.scan_id, "failed", f"its process {describe_exit(stop.value)}")
+    return outcome
+
+
+def _pooled(jobs: Sequence[_Job], workers: int) -> Generator[ScanOutcome, None, int | None]:
+    """Outcomes as they come; stops short where a worker process dies, and returns its exit code.
+
+    Raises:
+        WorkerError: if the worker processes cannot start.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    pool = WorkerPool(workers, _limit_threads, (threads,))
+    broken = False
+    try:
+        for future in as_completed(pool.submit(_prepare_scan, jobs)):
             yield future.result()
     except BrokenProcessPool:
-        return
+        broken = True
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close()
+    return pool.exit_code() if broken else None
 
 
 def _limit_threads(threads: int) -> None:

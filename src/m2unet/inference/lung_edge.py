@@ -67,6 +67,12 @@ def lobes_on_volume(volume: Volume, found: ChestScores, config: EdgeConfig | Non
     return mask
 
 
+def score_planes(found: ChestScores) -> Iterator[tuple[int, FloatArray]]:
+    """Slices of the volume that may show lung: their number, and class probabilities ``[7, y, x]`` in the window."""
+    for z, planes, _ in _planes(found, None):
+        yield z, planes
+
+
 def _aerated(found: ChestScores, settings: EdgeConfig) -> FloatArray:
     """Share of the lung near each working voxel that holds air; 0 far from any lung."""
     lung = found.scores[1:AIRWAY].sum(axis=0, dtype=np.float32)

@@ -64,7 +64,8 @@ class Prediction:
         explanation: where the severity comes from; None if not asked for.
         judgement: the severity calibrated and judged; None without severity.
         confidence: what it was judged by.
-        content_sha256: hash of the prepared voxels; None if not asked for.
+        content_sha256: hash of the prepared voxels (of the scan's own, for the whole-chest network, which needs no
+            preparation); None if not asked for.
     """
 
     volume: Volume
@@ -153,7 +154,8 @@ class Predictor:
             severity: whether to estimate severity.
             seed: seed of the random bags.
             explain: whether to say where the severity comes from.
-            hash_content: whether to hash the prepared voxels, as the store of a cohort does.
+            hash_content: whether to hash the prepared voxels, as the store of a cohort does, or the scan's own for the
+                whole-chest network.
 
         Raises:
             QualityError: if the scan cannot be used; it carries the findings.
@@ -163,7 +165,8 @@ class Predictor:
         volume = scan if isinstance(scan, Volume) else read_scan(scan)
         clock.lap("read")
         if isinstance(self.network, ChestUNet):
-            return self._whole_chest(volume, clock, lobes=lobes)
+            found = self._whole_chest(volume, clock, lobes=lobes)
+            return replace(found, content_sha256=content_hash(volume.array) if hash_content else None)
         prepared = prepare_volume(volume, self.config.prepare)
         clock.lap("prepare")
         tasks = self.network.tasks

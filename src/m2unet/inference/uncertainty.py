@@ -19,9 +19,13 @@ from m2unet.anatomy import LOBE_CODES, UNDECIDED
 from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.volume import Volume
 from m2unet.errors import ModelError
+from m2unet.inference.chest_grid import PIXEL_MM
 from m2unet.inference.lobes import region_scores, segment_lobes
+from m2unet.inference.lung_edge import lobes_on_volume, score_planes
 from m2unet.inference.predictor import Predictor
 from m2unet.inference.region import whole_plane
+from m2unet.inference.whole_chest import ChestScores, check_chest, hard_codes, score_chest
+from m2unet.models.chest_unet import ChestUNet
 
 BORDER_MM = 5.0
 """How far from a border a voxel counts as near it."""
@@ -57,11 +61,14 @@ def propose_lobes(predictor: Predictor, volume: Volume, *, confident_from: float
 
     Raises:
         ModelError: if the model does not segment lobes.
+        QualityError: if the whole-chest network finds no lung.
     """
     if "lobes" not in predictor.network.tasks:
         raise ModelError(
             "The model does not segment lobes", found=predictor.identity.name, mend="choose a model that does"
         )
+    if isinstance(predictor.network, ChestUNet):
+        return _whole_chest(predictor, predictor.network, volume, confident_from)
     scan = prepare_volume(volume, predictor.config.prepare)
     lobes = segment_lobes(predictor.network, scan, predictor.config, device=predictor.device)
     codes = np.zeros(scan.array.shape, dtype=np.uint8)
@@ -75,6 +82,31 @@ def propose_lobes(predictor: Predictor, volume: Volume, *, confident_from: float
         sums += float(entropy(scores)[near].sum())
         count += int(near.sum())
     return Proposal(lobes, _confident(scan, codes, sure), sums / count if count else 1.0, _share(codes, sure))
+
+
+def _whole_chest(predictor: Predictor, network: ChestUNet, volume: Volume, confident_from: float) -> Proposal:
+    """By the whole-chest network: doubt on its working grid, sureness of the lobes on the volume's."""
+    found = score_chest(network, volume, predictor.config, device=predictor.device, atlas=predictor.atlas)
+    check_chest(found, volume.findings)
+    lobes = lobes_on_volume(volume, found)
+    sure = (lobes == 0) | (confident_from <= 0)  # slices that are not looked at hold background alone
+    y0, y1, x0, x1 = found.grid.window
+    for z, planes in score_planes(found):
+        chosen = np.take_along_axis(planes, lobes[None, z, y0:y1, x0:x1].astype(np.intp), axis=0)[0]
+        sure[z, y0:y1, x0:x1] = chosen >= confident_from
+    confident = np.where(sure, lobes, np.uint8(UNDECIDED)).astype(np.uint8)
+    return Proposal(lobes, confident, _doubt(found), _share(lobes, sure))
+
+
+def _doubt(found: ChestScores) -> float:
+    spacing = (found.grid.step_mm, PIXEL_MM, PIXEL_MM)
+    sums, count = 0.0, 0
+    for z in range(found.scores.shape[1]):
+        scores = found.scores[:, z : z + 1].astype(np.float32)
+        near = near_borders(hard_codes(scores), spacing)
+        sums += float(entropy(scores / np.maximum(scores.sum(axis=0), 1e-6))[near].sum())
+        count += int(near.sum())
+    return sums / count if count else 1.0
 
 
 def _scores(

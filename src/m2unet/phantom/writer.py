@@ -7,17 +7,19 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from m2unet.cohort.manifest import ManifestRow, write_manifest
 from m2unet.ct.write import write_mask, write_volume
-from m2unet.errors import ConfigError
+from m2unet.errors import ConfigError, WorkerError
 from m2unet.files import write_json, write_text
 from m2unet.phantom.cohort import CohortPlan, ScanPlan
 from m2unet.phantom.protocol import SITES
 from m2unet.phantom.scan import PhantomScan, make_patient, make_scan
+from m2unet.processes import describe_exit, named_exit_code
 
 Format = Literal["nifti", "dicom"]
 Callback = Callable[[int, int], object]
@@ -87,6 +89,7 @@ def write_cohort(
 
     Raises:
         ConfigError: if the format is another one, or the folder holds another cohort.
+        WorkerError: if a process was killed.
     """
     folder, format_ = Path(folder), format
     if format_ not in ("nifti", "dicom"):
@@ -129,6 +132,11 @@ def _all_patients(
     try:
         for names in pool(delayed(_one_patient)(plan, folder, format_, scans) for scans in order):
             yield from names
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"A process that makes phantoms {describe_exit(named_exit_code(error))}",
+            mend="call again with fewer workers; what is finished is kept",
+        ) from None
     finally:
         get_reusable_executor().shutdown(wait=True)  # else idle workers keep their memory for minutes
 

@@ -235,7 +235,8 @@ def _severity(first: TimePoint, second: TimePoint) -> Change:
     sigma = None
     if first.severity_spread is not None and second.severity_spread is not None:
         sigma = math.hypot(first.severity_spread, second.severity_spread)
-    return _change(first.severity, second.severity, sigma, "no model classified both scans")
+    reasons = dict.fromkeys(point.severity_reason for point in (first, second) if point.severity_reason)
+    return _change(first.severity, second.severity, sigma, "; ".join(reasons) or "no model classified both scans")
 
 
 def _change(before: float | None, after: float | None, sigma: float | None, reason: str | None) -> Change:

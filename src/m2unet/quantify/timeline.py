@@ -79,6 +79,7 @@ class TimePoint:
         scores: ``ct_severity_score`` (0-40) and ``lobar_ct_score`` (0-25), None where a part is absent.
         severity: probability of severe, None without a model that classifies.
         severity_spread: its standard deviation over seeded bags.
+        severity_reason: why there is no probability.
         lobes_by: where the lobes come from, in words.
         warnings: what reading noticed.
     """
@@ -94,6 +95,7 @@ class TimePoint:
     severity_spread: float | None = None
     lobes_by: str = ""
     warnings: tuple[str, ...] = ()
+    severity_reason: str | None = None
 
 
 def time_point(
@@ -104,7 +106,7 @@ def time_point(
     *,
     thickness_mm: float | None = None,
     aerated: float | None,
-    severity: tuple[float, float] | None = None,
+    severity: tuple[float, float] | str,
     lobes_by: str = "",
     warnings: Sequence[str] = (),
 ) -> TimePoint:
@@ -115,7 +117,7 @@ def time_point(
         quantities: measured in the scan.
         thickness_mm: of a slice, from a header; None takes the distance, as slices of chest CTs seldom leave gaps.
         aerated: HU of aerated lung, see :func:`m2unet.quantify.inflation.aerated_hu`.
-        severity: probability of severe and its spread over bags.
+        severity: probability of severe and its spread over bags, or why there is none.
     """
     parts = {}
     for part in GROUPS:
@@ -129,7 +131,7 @@ def time_point(
             partial=volume.partial,
             reason=volume.reason,
         )
-    probability, spread = severity or (None, None)
+    probability, spread = (None, None) if isinstance(severity, str) else severity
     return TimePoint(
         name=name,
         date=date,
@@ -145,4 +147,5 @@ def time_point(
         severity_spread=spread,
         lobes_by=lobes_by,
         warnings=tuple(warnings),
+        severity_reason=severity if isinstance(severity, str) else None,
     )

@@ -26,7 +26,7 @@ from m2unet.models.precision import native_bf16
 from m2unet.training.average import WeightAverage
 from m2unet.training.distributed import World
 from m2unet.training.interrupt import StopRequest, TrainingInterruptedError
-from m2unet.training.losses import joint_loss
+from m2unet.training.losses import joint_loss, severity_weight
 from m2unet.training.record import EpochRecord, RunLog
 from m2unet.training.schedule import epoch_steps, make_optimiser, poly_lr, set_lr
 from m2unet.training.state import TrainingState, load_state, save_state
@@ -96,9 +96,10 @@ class Fit:
             compile_parts(model)
         self.optimiser = make_optimiser(self.model, train)
         self.average = None if train.average is None else WeightAverage(model, train.average)
-        self.state = TrainingState()
-        self.log = RunLog(folder, active=self.world.main)
+        self.weight = severity_weight(model.tasks, train.lambda_mil)
         count = len(bags(0))  # type: ignore[arg-type]
+        self.state = TrainingState(severity_weight=self.weight, bags=count)
+        self.log = RunLog(folder, active=self.world.main)
         self._count = count
         self._updates_per_epoch = len(self._updates(0))
         self._stop = StopRequest()
@@ -111,7 +112,7 @@ class Fit:
 
         Raises:
             TrainingInterruptedError: on SIGINT or SIGTERM, after the state was saved.
-            RunError: if the loss is not finite.
+            RunError: if the loss is not finite, or the interrupted run had another loss or other bags.
         """
         if resume:
             self._restore()
@@ -129,12 +130,27 @@ class Fit:
         state = load_state(self.folder)
         if state is None:
             return
+        self._check_same(state)
         self.state = state
         self.model.load_state_dict(state.model)
         self.optimiser.load_state_dict(state.optimiser)
         if self.average is not None and state.average is not None:
             self.average.load_state_dict(state.average)
         logger.info("resuming at epoch %d, step %d", state.epoch + 1, state.step)
+
+    def _check_same(self, state: TrainingState) -> None:
+        """Refuse to go on with another loss or other bags; earlier versions kept neither, and always used lambda."""
+        weight = self.config.train.lambda_mil if state.severity_weight is None else state.severity_weight
+        found = [f"severity loss times {weight:g} before, times {self.weight:g} now"] if weight != self.weight else []
+        if state.bags not in (None, self._count):
+            found.append(f"{state.bags} bags an epoch before, {self._count} now")
+        if found:
+            raise RunError(
+                "The interrupted training cannot go on as it began",
+                found="; ".join(found),
+                mend="train again in another folder",
+            )
+        state.severity_weight, state.bags = self.weight, self._count
 
     def _stopped_early(self) -> bool:
         patience = self.config.train.early_stop
@@ -204,8 +220,11 @@ class Fit:
         bf16 = precision == "bf16" or (precision == "auto" and native_bf16(self.world.device))
         with torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=bf16):
             output = self.model(batch, lobes_for=batch.has_lobes if masked_anywhere else None)
-        losses = joint_loss(output, batch, lambda_mil=self.config.train.lambda_mil, world=self.world)
-        (losses.total / parts).backward()
+        losses = joint_loss(output, batch, lambda_mil=self.weight, world=self.world)
+        total = losses.total
+        if not total.requires_grad:  # lobes alone, and no bag of the step has a mask: nothing to learn from
+            total = total + self.model.anchor()
+        (total / parts).backward()
         return torch.stack([losses.total.detach(), losses.severity, losses.lobes]).double()
 
     def _close_epoch(self, seconds: float) -> None:

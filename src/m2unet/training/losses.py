@@ -6,6 +6,7 @@ gradients of all processes gives exactly the gradient of the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from m2unet.anatomy import UNDECIDED
+from m2unet.models.base import LOBES, SEVERITY
 from m2unet.models.batch import Batch, ModelOutput
 from m2unet.training.distributed import World
 
@@ -36,6 +38,19 @@ class Losses:
     lobes: Tensor
 
 
+def severity_weight(tasks: Collection[str], lambda_mil: float) -> float:
+    """What the severity loss is multiplied by: lambda where a network has both tasks, else 1.
+
+    Lambda weighs the two losses of Eq. 3 against each other. With one loss there is nothing to weigh, and the factor
+    would do no more than scale the learning rate.
+
+    Args:
+        tasks: of the network, see :attr:`m2unet.models.base.SeverityModel.tasks`.
+        lambda_mil: the configured lambda.
+    """
+    return lambda_mil if {SEVERITY, LOBES} <= set(tasks) else 1.0
+
+
 def joint_loss(output: ModelOutput, batch: Batch, *, lambda_mil: float, world: World) -> Losses:
     """The loss of one batch, Eq. 3: ``L = lambda * L_MIL + L_seg``.
 
@@ -44,7 +59,8 @@ def joint_loss(output: ModelOutput, batch: Batch, *, lambda_mil: float, world: W
     Args:
         output: what the model said of ``batch``.
         batch: bags with labels; ``severity`` -1 is left out.
-        lambda_mil: weight of the severity loss (0.01 in the paper).
+        lambda_mil: weight of the severity loss, see :func:`severity_weight` (0.01 in the paper; 1 for a network that
+            gives severity alone). It counts in a step without a single mask, too: the next step has one.
         world: the processes that share the batch.
     """
     zero = batch.patches.new_zeros(())
@@ -68,7 +84,7 @@ def _severity_loss(output: ModelOutput, batch: Batch, world: World) -> Tensor | 
 
 def _instance_loss(logits: Tensor, batch: Batch, known: Tensor) -> Tensor:
     """Each patch carries its scan's label (ResNet50 + Max is not trained as a multi-instance method)."""
-    total = logits.new_zeros((), dtype=torch.float32)
+    total = logits.float().sum() * 0.0  # keeps the graph where no bag has a label
     for bag in torch.nonzero(known).flatten().tolist():
         patches = logits[bag][batch.mask[bag]].float()
         total = total + functional.cross_entropy(patches, batch.severity[bag].expand(len(patches)))

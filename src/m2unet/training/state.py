@@ -34,6 +34,8 @@ class TrainingState:
         optimiser: the optimiser's state.
         average: exponential average of the weights, kept only with ``train.average``.
         best_model: weights at ``best_epoch``, kept only with early stopping.
+        severity_weight: what the severity loss is multiplied by; None in a state of an earlier version.
+        bags: bags of an epoch; None in a state of an earlier version.
     """
 
     epoch: int = 0
@@ -47,6 +49,8 @@ class TrainingState:
     optimiser: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] | None = None
     best_model: dict[str, Any] | None = None
+    severity_weight: float | None = None
+    bags: int | None = None
 
 
 def save_state(state: TrainingState, folder: Path) -> None:

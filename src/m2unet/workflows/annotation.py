@@ -107,7 +107,7 @@ class AnnotationFolder:
             raise RunError(
                 "The folder holds no proposals",
                 found=self.path,
-                mend="make them with `m2unet annotate propose MANIFEST --model RUN --out DIR`",
+                mend="make them with `m2unet annotate propose MANIFEST --out DIR`",
             )
         return found
 
@@ -159,7 +159,7 @@ class ProposeOptions:
 
 def propose_masks(
     manifest: Manifest,
-    run: Path,
+    run: Path | None,
     out: Path,
     options: ProposeOptions | None = None,
     *,
@@ -172,7 +172,7 @@ def propose_masks(
 
     Args:
         manifest: the cohort.
-        run: run folder of the model.
+        run: run folder of the model; None proposes with the lobe model that ships with the package.
         out: folder of the proposals.
         options: how.
         device: where the model computes.

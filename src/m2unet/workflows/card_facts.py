@@ -9,7 +9,7 @@ from typing import Any
 from m2unet.cohort.manifest import ManifestRow
 from m2unet.config import Config
 from m2unet.evaluation.summary import Spread
-from m2unet.models.base import SEVERITY
+from m2unet.models.base import LOBES, SEVERITY
 from m2unet.models.methods import METHODS, is_network
 from m2unet.workflows.run_folder import versions
 
@@ -32,6 +32,8 @@ def data_facts(card: Mapping[str, Any], split: Mapping[str, Any], rows: Sequence
         if known:
             counts[-1] += f" of {len({row.patient_id for row in known})} patients"
             described.append(f"{use}: {described_rows(known)}")
+    left_out = card.get("left_out_scans") or {}
+    counts += [f"of the training and validation scans {n} were left out: {why}" for why, n in left_out.items()]
     sites = Counter(row.site for row in rows if row.site)
     return {
         "data": str(card.get("trained_on") or ""),
@@ -84,6 +86,7 @@ def method_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
 
 def _network_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
     train, model, bag = config.train, config.model, config.bag
+    tasks = METHODS[model.name].tasks
     spacing = "the scan's own" if config.prepare.inplane_mm is None else f"{config.prepare.inplane_mm:g} mm"
     severity = {
         "prediction": f"mean over {bag.test_bags} seeded bags of random patches; one network, no ensemble",
@@ -100,13 +103,13 @@ def _network_facts(config: Config, card: Mapping[str, Any]) -> dict[str, str]:
         + (" and their position in the chest" if model.position else "")
         + "; nothing clinical",
         "training": f"{card.get('epochs', '?')} epochs, {train.optimiser}, learning rate {train.lr:g}, "
-        f"{train.bags_per_step} bags of {bag.size} patches of {bag.patch} x {bag.patch} a step, weight of the severity "
-        f"loss {train.lambda_mil:g}",
+        f"{train.bags_per_step} bags of {bag.size} patches of {bag.patch} x {bag.patch} a step"
+        + (f", weight of the severity loss {train.lambda_mil:g}" if tasks == {SEVERITY, LOBES} else ""),
         "imbalance": f"severe scans repeated in training: {train.oversample}",
         "selection": "early stopping on validation scans"
         if train.early_stop
         else "the last epoch; nothing was selected",
-        **(severity if SEVERITY in METHODS[model.name].tasks else {"prediction": "slice by slice; no ensemble"}),
+        **(severity if SEVERITY in tasks else {"prediction": "slice by slice; no ensemble"}),
     }
 
 

@@ -23,8 +23,6 @@ from m2unet.report.html import render_report
 from m2unet.report.identity import read_identity
 from m2unet.report.montage import Scene, save_montage, save_thumbnail
 from m2unet.report.result import (
-    PHANTOM_WARNING,
-    SYNTHETIC_WARNING,
     FindingPart,
     LobesPart,
     ModelPart,
@@ -37,7 +35,7 @@ from m2unet.report.result import (
 )
 from m2unet.report.viewer import DATA_FILE, VIEWER_FILE, install_assets, make_view, write_viewer
 from m2unet.workflows.run_folder import versions
-from m2unet.workflows.severity import EVIDENCE_FILE, SYNTHETIC_PRESET, severity_part, write_evidence, write_heat
+from m2unet.workflows.severity import EVIDENCE_FILE, model_warnings, severity_part, write_evidence, write_heat
 
 RESULT_FILE = "result.json"
 ERROR_FILE = "error.json"
@@ -234,7 +232,7 @@ def result_document(
         engine=identity.engine,
     )
     return ResultDocument(
-        warnings=_warnings(model),
+        warnings=model_warnings(model.preset, model.trained_on),
         case=evidence.name,
         source_fingerprint=fingerprint,
         scan=ScanPart(format=volume.source.format, shape=volume.shape, spacing_mm=volume.spacing_mm),
@@ -250,12 +248,6 @@ def result_document(
         versions=versions(),
         seconds={stage: round(seconds, 3) for stage, seconds in prediction.seconds.items()},
     )
-
-
-def _warnings(model: ModelPart) -> tuple[str, ...]:
-    if model.preset == SYNTHETIC_PRESET:
-        return (SYNTHETIC_WARNING,)
-    return (PHANTOM_WARNING,) if model.of_phantoms else ()
 
 
 def _lobes_part(evidence: CaseEvidence, files: dict[str, str]) -> LobesPart:

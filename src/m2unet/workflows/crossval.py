@@ -10,11 +10,13 @@ from typing import Any, Literal
 import torch
 
 from m2unet.cohort.folds import Split, load_folds, make_folds, save_folds
-from m2unet.cohort.manifest import Manifest
+from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.store import Store
 from m2unet.config import Config
 from m2unet.evaluation.summary import ResultsTable, Spread, summarise_folds
 from m2unet.files import write_json, write_text
+from m2unet.models.base import SEVERITY
+from m2unet.models.methods import method
 from m2unet.training.distributed import World
 from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
 from m2unet.workflows.evaluate import draw_confidence, evaluate_scans
@@ -25,6 +27,7 @@ from m2unet.workflows.progress import Progress
 from m2unet.workflows.run_folder import RunFolder, read_json, versions
 from m2unet.workflows.scoring import kept_scores
 from m2unet.workflows.train import TrainJob
+from m2unet.workflows.usable import fold_label
 
 CROSSVAL_SCHEMA = "m2unet.crossval/1"
 
@@ -52,13 +55,23 @@ class CrossValidation:
     device: str = "cpu"
 
     def splits(self, count: int = 5) -> list[Split]:
-        """The saved folds, or new ones, saved."""
+        """The saved folds, or new ones, saved; each with scans to train on and to test by, as the method needs."""
         path = self.out / "folds.json"
         if path.is_file():
             return load_folds(path, self.manifest.rows, by=self.by)
-        splits = make_folds(self.manifest.rows, by=self.by, seed=self.config.seed, folds=count)
+        label = fold_label(self._tasks)
+        splits = make_folds(self.manifest.rows, by=self.by, seed=self.config.seed, folds=count, label=label)
         save_folds(splits, path, by=self.by, seed=self.config.seed)
         return splits
+
+    @property
+    def _tasks(self) -> frozenset[str]:
+        return method(self.config.model.name).tasks
+
+    def tested(self, split: Split) -> tuple[ManifestRow, ...]:
+        """The test scans that the method can say something of: for lobes alone, those with a mask to compare with."""
+        rows = self.manifest.select(split.test)
+        return rows if SEVERITY in self._tasks else tuple(row for row in rows if row.lobes is not None)
 
     def run_fold(self, fold: int, split: Split, progress: Progress | None = None) -> dict[str, float | None]:
         """Train and test one fold, or read what a finished one gave."""
@@ -69,7 +82,7 @@ class CrossValidation:
             predictor = load_method(run.path, device=self.device, cache=measurements_of(self.store))
             evaluate_scans(
                 predictor,
-                self.manifest.select(split.test),
+                self.tested(split),
                 run.path,
                 seed=self.config.seed,
                 lobe_codes=self.store.lobe_codes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import LOBE_CODES, CodeSystem
-from m2unet.cohort.folds import hold_out
+from m2unet.cohort.folds import Split, hold_out
 from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.masks import log_findings, read_lobes
+from m2unet.cohort.store import content_hash
 from m2unet.config import Config, load_config
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ConfigError, M2UNetError, RunError
+from m2unet.files import write_json
 from m2unet.inference.atlas_file import save_atlas
 from m2unet.inference.chest_grid import PIXEL_MM, ChestGrid, to_chest_grid
 from m2unet.inference.predictor import Predictor
@@ -32,10 +35,12 @@ from m2unet.phantom.randomised.scanner import ScannerKnobs
 from m2unet.phantom.randomised.space import SpaceKnobs
 from m2unet.training.distributed import choose_device
 from m2unet.training.invented import Drawing, InventedTraining, train_invented
+from m2unet.workflows.leakage import KnownScan, compare, write_training
 from m2unet.workflows.progress import NoProgress, Progress
-from m2unet.workflows.run_folder import RunFolder, versions
+from m2unet.workflows.run_folder import RunFolder, read_json, versions
 from m2unet.workflows.synthetic import CURVE_FILE, STATE_FILE, curve_file
 from m2unet.workflows.train import split_document
+from m2unet.workflows.usable import UsableScans, record_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -141,13 +146,33 @@ def fine_tune(job: FineTuneJob, *, progress: Progress | None = None) -> FineTune
     run = RunFolder(job.out)
     run.start(config, {**split_document(split), "init": job.init, "steps": job.steps}, resume=job.resume)
     with shown.stage("reading scans") as step:
-        places, skipped = _write_chests(job, rows, shipped, step)
+        written, skipped = _write_chests(job, rows, shipped, step)
+    places = {scan_id: number for scan_id, (number, _) in written.items()}
     train, held = (tuple(s for s in part if s in places) for part in (split.train, split.validation))
     if not train:
         raise RunError("No annotated scan could be used", found="; ".join(f"{k}: {v}" for k, v in skipped.items()))
+    contents = {scan_id: content for scan_id, (_, content) in written.items()}
+    _record_scans(job, run, Split(train, held, ()), contents, skipped)
     if not run.finished:
         _train(job, run, shipped, _Pools(job.out / "scans", places, train, held), shown)
     return FineTuned(run, train, held, skipped)
+
+
+def _record_scans(
+    job: FineTuneJob, run: RunFolder, split: Split, contents: Mapping[str, str], skipped: Mapping[str, str]
+) -> None:
+    """Name the scans that are trained and validated on, and those left out."""
+    patients = {row.scan_id: row.patient_id for row in job.manifest.rows}
+    sides = (("train", split.train), ("validation", split.validation))
+    seen = [KnownScan(scan_id, patients[scan_id], contents[scan_id], use) for use, part in sides for scan_id in part]
+    overlap = compare(seen)
+    if overlap.found:
+        logger.warning("the held-out scans are not independent of the training scans: %s", overlap.said)
+    write_training(seen, run.path)
+    used = {*split.train, *split.validation}
+    left_out = {row.scan_id: ("train", "no lobe mask") for row in job.manifest.rows if row.scan_id not in used}
+    left_out |= dict.fromkeys(skipped, ("train", "it cannot be used"))
+    record_left_out(UsableScans(split, left_out), run.path)
 
 
 @dataclass(frozen=True)
@@ -215,16 +240,19 @@ def _made(folder: Path) -> Path:
 
 def _write_chests(
     job: FineTuneJob, rows: list[ManifestRow], shipped: Predictor, step: Any
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Bring every scan to the working grid once; a scan that cannot be used is named and left out."""
+) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:
+    """Bring every scan to the working grid once: number and hash of its voxels, and why others cannot be used."""
     folder = _made(job.out / "scans")
-    places: dict[str, int] = {}
+    places: dict[str, tuple[int, str]] = {}
     skipped: dict[str, str] = {}
     for number, row in enumerate(sorted(rows, key=lambda row: row.scan_id)):
         try:
-            if not has_chest(folder, number):
-                write_chest(folder, number, annotated_chest(row, shipped, job.lobe_codes))
-            places[row.scan_id] = number
+            note = folder / f"{number:04d}-content.json"
+            if not (note.is_file() and has_chest(folder, number)):
+                volume = read_scan(row.image)
+                write_json(note, {"content_sha256": content_hash(volume.array)})
+                write_chest(folder, number, annotated_chest(row, shipped, job.lobe_codes, volume))
+            places[row.scan_id] = number, str(read_json(note)["content_sha256"])
         except M2UNetError as error:
             logger.warning("%s is left out: %s", row.scan_id, error)
             skipped[row.scan_id] = str(error)
@@ -232,18 +260,21 @@ def _write_chests(
     return places, skipped
 
 
-def annotated_chest(row: ManifestRow, placing: Predictor, codes: CodeSystem = "auto") -> Chest:
+def annotated_chest(
+    row: ManifestRow, placing: Predictor, codes: CodeSystem = "auto", volume: Volume | None = None
+) -> Chest:
     """A scan and its lobe mask on the whole-chest network's grid.
 
     Args:
         row: with a mask.
         placing: a whole-chest network that says where the slices lie if the scan cuts the lungs off.
         codes: whose codes the mask uses.
+        volume: the scan, if it is read already.
 
     Raises:
         ScanError: the scan or its mask cannot be read, or the mask shows no lobe.
     """
-    volume = read_scan(row.image)
+    volume = read_scan(row.image) if volume is None else volume
     assert row.lobes is not None and isinstance(placing.network, ChestUNet)
     read = read_lobes(row.lobes, volume, codes)
     log_findings(row.scan_id, read)

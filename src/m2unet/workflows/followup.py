@@ -28,16 +28,18 @@ from m2unet.quantify.timeline import ErrorModel, PartFigures, TimePoint, time_po
 from m2unet.report.followup_page import FollowupPictures, followup_csv, render_followup
 from m2unet.report.followup_plot import save_followup_plot
 from m2unet.report.montage import Scene, save_thumbnail
-from m2unet.report.result import NOTICE, PHANTOM_WARNING
+from m2unet.report.result import NOTICE
 from m2unet.workflows.followup_scans import DatedScan, PatientScans
 from m2unet.workflows.predict import source_fingerprint
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import versions
+from m2unet.workflows.severity import absence_reason, model_warnings
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = "m2unet.followup/1"
-POINT_SCHEMA = "m2unet.time-point/1"
+POINT_SCHEMA = "m2unet.time-point/2"
+NO_MODEL = "no model was given that classifies severity"
 GIVEN, PREDICTED = "lobes given", "lobes predicted by the model"
 
 
@@ -155,8 +157,10 @@ def _write(
 
 
 def _warnings(options: FollowupOptions) -> list[str]:
-    trained_on = options.predictor.identity.trained_on if options.predictor is not None else None
-    return [PHANTOM_WARNING] if "phantom" in (trained_on or "").lower() else []
+    if options.predictor is None:
+        return []
+    identity = options.predictor.identity
+    return list(model_warnings(identity.preset, identity.trained_on))
 
 
 # --- one scan --------------------------------------------------------------------------------------------------------
@@ -175,7 +179,8 @@ def measure_scan(scan: DatedScan, options: FollowupOptions, thumbnail: Path | No
     """
     volume = read_scan(scan.path)
     given = scan.lobes is not None and not options.predict_lobes
-    severity = lobes = None
+    severity: tuple[float, float] | str = NO_MODEL
+    lobes = None
     warnings = [finding.code for finding in volume.findings if finding.level == "warning"]
     if given and scan.lobes is not None:
         mask = read_lobes(scan.lobes, volume, options.lobe_codes)
@@ -183,6 +188,7 @@ def measure_scan(scan: DatedScan, options: FollowupOptions, thumbnail: Path | No
         warnings += [finding.code for finding in mask.findings if finding.level == "warning"]
     if options.predictor is not None:
         prediction = options.predictor.predict(volume, lobes=not given, seed=options.seed)
+        severity = absence_reason(prediction)
         if prediction.severity is not None:
             severity = (prediction.severity.probability, prediction.severity.spread)
         if prediction.lobes is not None:

@@ -138,10 +138,43 @@ def check_split(store: Store, split: Split, *, by: Literal["patient", "scan"] = 
     )
 
 
-def record_training(store: Store, split: Split, run: Path) -> None:
-    """Keep in the run folder what later evaluations are compared with: training and validation scans."""
-    scans = [scan for scan in known_scans(store, split) if scan.use != "test"]
+def record_training(store: Store, split: Split, run: Path, others: Iterable[KnownScan] = ()) -> None:
+    """Keep in the run folder what later evaluations are compared with: training and validation scans.
+
+    Args:
+        store: of the scans.
+        split: which are used for what.
+        run: the run folder.
+        others: scans that a model used by this one has seen.
+    """
+    write_training([*(scan for scan in known_scans(store, split) if scan.use != "test"), *others], run)
+
+
+def write_training(scans: Sequence[KnownScan], run: Path) -> None:
+    """Write ``training_scans.json``: the scans that a run's model has seen, none if it saw no patient."""
     write_json(run / TRAINING_FILE, {"schema": SCHEMA, "scans": [asdict(scan) for scan in scans]})
+
+
+def read_training(run: Path) -> list[KnownScan] | None:
+    """The scans that a run's model has seen; None where no file beside the model names them.
+
+    Args:
+        run: the run folder or its model folder.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    path = next((p for p in (run / TRAINING_FILE, run.parent / TRAINING_FILE) if p.is_file()), None)
+    if path is None:
+        return None
+    values: Mapping[str, Any] = read_json(path)
+    try:
+        return [
+            KnownScan(scan["scan_id"], scan["patient_id"], scan["content_sha256"], "training")
+            for scan in values["scans"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{TRAINING_FILE} is damaged", found=error, mend="train the model again") from None
 
 
 def check_test(run: Path | None, tested: Iterable[KnownScan]) -> Leakage:
@@ -151,17 +184,9 @@ def check_test(run: Path | None, tested: Iterable[KnownScan]) -> Leakage:
         run: the run folder or its model folder; None if unknown.
         tested: the scans.
     """
-    path = next((p for p in (run / TRAINING_FILE, run.parent / TRAINING_FILE) if p.is_file()), None) if run else None
-    if path is None:
+    known = None if run is None else read_training(run)
+    if known is None:
         return Leakage(False, reason=f"there is no {TRAINING_FILE} beside the model, which names its training scans")
-    values: Mapping[str, Any] = read_json(path)
-    try:
-        known = [
-            KnownScan(scan["scan_id"], scan["patient_id"], scan["content_sha256"], "training")
-            for scan in values["scans"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{TRAINING_FILE} is damaged", found=error, mend="train the model again") from None
     against = list(tested)
     blind = sum(scan.content_sha256 is None for scan in against)
     reason = f"the voxels of {blind} scan(s) could not be compared" if blind else None

@@ -10,7 +10,6 @@ from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import Manifest
 from m2unet.cohort.store import Store
 from m2unet.config import Config
-from m2unet.errors import RunError
 from m2unet.files import write_text
 from m2unet.handcrafted.features import Measured, feature_list_csv, features_csv
 from m2unet.handcrafted.forest import Forest
@@ -20,16 +19,17 @@ from m2unet.handcrafted.predictor import HandcraftedPredictor
 from m2unet.handcrafted.score_rule import ScoreRule
 from m2unet.inference.confidence import OWN_RULE, Confidence
 from m2unet.inference.predictor import Predictor, find_model
-from m2unet.models.methods import is_network
+from m2unet.models.methods import is_network, method
 from m2unet.training.distributed import World
 from m2unet.workflows.confidence import JudgedScans, fit_scores, reference_of
-from m2unet.workflows.leakage import check_split, record_training
+from m2unet.workflows.leakage import KnownScan, check_split, read_training, record_training
 from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
 from m2unet.workflows.scoring import AnyPredictor
 from m2unet.workflows.store import prepared_store
 from m2unet.workflows.train import TrainJob, split_document, train_run
+from m2unet.workflows.usable import check_usable, labels_of, record_left_out, usable_scans
 
 
 def method_store(
@@ -90,16 +90,19 @@ def measurements_of(store: Store) -> Path:
 
 def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     run = RunFolder(job.out)
-    run.start(job.config, split_document(job.split), resume=job.resume)
     if run.finished:
+        run.start(job.config, split_document(job.split), resume=job.resume)
         return run
-    check_split(job.store, job.split, by=job.by)
-    record_training(job.store, job.split, job.out)
+    check_split(job.store, job.split, by=job.by)  # before there is a folder
+    tasks = method(job.config.model.name).tasks
+    usable = usable_scans(job.store, job.split, tasks)
+    check_usable([labels_of(job.store, scan_id) for scan_id in usable.split.train], tasks)
+    run.start(job.config, split_document(job.split), resume=job.resume)
+    job = replace(job, split=usable.split)
+    record_training(job.store, job.split, job.out, _seen_by_lobe_model(job))
+    record_left_out(usable, job.out)
     measurer = Measurer(job.config.handcrafted, measurements_of(job.store))
-    rows = {scan_id: job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)}
-    known = [row for row in rows.values() if row.severity is not None]
-    if {row.severity for row in known if row.scan_id in job.split.train} != {0, 1}:
-        raise RunError("Training severity needs scans of both classes")
+    known = [job.store.rows[scan_id] for scan_id in (*job.split.train, *job.split.validation)]
     with progress.stage("measuring scans") as step:
         measured = measure_all(measurer, known, job.store.lobe_codes, step)
     decider = fit_decider(
@@ -109,6 +112,7 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     write_text(job.out / "features.csv", features_csv(measured))
     write_text(job.out / "feature_list.csv", feature_list_csv())
     extra: dict[str, object] = {"trained_on": job.trained_on, "training_scans": len(job.split.train)}
+    extra["left_out_scans"] = usable.reasons
     if isinstance(decider, Forest):
         order = decider.importances.argsort()[::-1][:10]
         extra["most_used_features"] = {decider.features[i]: round(float(decider.importances[i]), 4) for i in order}
@@ -120,6 +124,13 @@ def _train_handcrafted(job: TrainJob, progress: Progress) -> RunFolder:
     save_decider(decider, job.config, run.model, extra)
     write_model_card(job.out, list(job.store.rows.values()))
     return run
+
+
+def _seen_by_lobe_model(job: TrainJob) -> list[KnownScan]:
+    """The scans that the network was trained on which finds the lobes of scans without a mask."""
+    settings, rows = job.config.handcrafted, job.store.rows
+    needed = settings.lobes == "model" or any(rows[s].lobes is None for s in (*job.split.train, *job.split.validation))
+    return (read_training(Path(settings.lobe_model)) or []) if needed and settings.lobe_model is not None else []
 
 
 def _confidence(job: TrainJob, decider: Decider, measured: Mapping[str, Measured]) -> Confidence:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,12 @@ from m2unet.cohort.folds import Split, load_folds, make_folds, save_folds
 from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.store import Store
 from m2unet.config import Config, load_config
-from m2unet.errors import M2UNetError
+from m2unet.errors import M2UNetError, WorkerError
 from m2unet.files import write_json
 from m2unet.models.methods import METHODS
 from m2unet.paper.outcome import OVERLAPS, Outcome, ScanResult
 from m2unet.paper.plan import Experiment, experiments, wanted
+from m2unet.processes import WorkerPool, describe_exit
 from m2unet.training.interrupt import TrainingInterruptedError
 from m2unet.workflows.crossval import CrossValidation
 from m2unet.workflows.progress import NoProgress, Progress
@@ -211,6 +212,7 @@ def run_experiments(job: Reproduction, progress: Progress | None = None) -> Iter
 
     Raises:
         TrainingInterruptedError: when asked to stop; a second call goes on from there.
+        WorkerError: with several jobs, if their processes cannot start or one is killed.
     """
     shown: Progress = progress or NoProgress()
     if not job.experiments():  # Table I and Figure 2 rest on no training
@@ -243,19 +245,27 @@ def _run(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str | None]]:
         for task in tasks:
             yield task, task()
         return
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_use_threads, initargs=(threads,)) as pool:
-        futures = {pool.submit(task): task for task in tasks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()  # a training saves its state first; only a terminal interrupts workers too
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    pool = WorkerPool(jobs, _use_threads, (max(1, (os.cpu_count() or 1) // jobs),))
+    try:
+        futures = dict(zip(pool.submit(_call, tasks), tasks, strict=True))
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        return
+    except BrokenProcessPool:
+        pass
+    except BaseException:
+        pool.terminate()  # a training saves its state first; only a terminal interrupts workers too
+        raise
+    finally:
+        pool.close()
+    raise WorkerError(
+        f"A process that trains {describe_exit(pool.exit_code())}",
+        mend="call again, with fewer --jobs if it was killed; what is finished is kept",
+    )
+
+
+def _call(task: Task) -> str | None:
+    return task()
 
 
 def _use_threads(count: int) -> None:

@@ -13,6 +13,8 @@ from m2unet.report.evidence import FramedPatch, save_evidence
 from m2unet.report.montage import Scene
 from m2unet.report.result import (
     NOT_CALIBRATED,
+    PHANTOM_WARNING,
+    SYNTHETIC_WARNING,
     ExplanationPart,
     ReliabilityBinPart,
     SeverityPart,
@@ -27,10 +29,23 @@ SYNTHETIC_REASON = (
 )
 
 
-def _reason(prediction: Prediction) -> str:
+def absence_reason(prediction: Prediction) -> str:
+    """Why a prediction has no severity."""
     if prediction.model.preset == SYNTHETIC_PRESET:
         return SYNTHETIC_REASON
     return "the model does not classify severity"
+
+
+def model_warnings(preset: str, trained_on: str | None) -> tuple[str, ...]:
+    """What a reader of any figure has to know of the model.
+
+    Args:
+        preset: the one the model was trained with.
+        trained_on: what its card says.
+    """
+    if preset == SYNTHETIC_PRESET:
+        return (SYNTHETIC_WARNING,)
+    return (PHANTOM_WARNING,) if "phantom" in (trained_on or "").lower() else ()
 
 
 def severity_part(prediction: Prediction, heat: str | None) -> SeverityPart:
@@ -42,7 +57,7 @@ def severity_part(prediction: Prediction, heat: str | None) -> SeverityPart:
     """
     estimate, judged = prediction.severity, prediction.judgement
     if estimate is None:
-        return SeverityPart(probability=None, spread=None, reason=_reason(prediction))
+        return SeverityPart(probability=None, spread=None, reason=absence_reason(prediction))
     explanation = None if prediction.explanation is None else _explanation_part(prediction, heat)
     if judged is None or prediction.confidence is None:
         return SeverityPart(

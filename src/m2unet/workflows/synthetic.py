@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,18 @@ from m2unet.config import Config, load_config
 from m2unet.errors import ConfigError
 from m2unet.files import write_json
 from m2unet.inference.atlas_file import save_atlas
-from m2unet.models.weights import StoredWeights, read_weights, save_model
+from m2unet.models.weights import CARD_FILE, StoredWeights, read_weights, save_model
 from m2unet.phantom.randomised.anatomy import AnatomyKnobs
 from m2unet.phantom.randomised.atlas import build_atlas
 from m2unet.phantom.randomised.pool import ChestPool, build_pool
 from m2unet.phantom.randomised.samples import Knobs
 from m2unet.training.distributed import choose_device, device_name
 from m2unet.training.invented import Drawing, InventedTraining, StepRecord, train_invented
+from m2unet.workflows.leakage import TRAINING_FILE, read_training, write_training
 from m2unet.workflows.progress import NoProgress, Progress
-from m2unet.workflows.run_folder import RunFolder, versions
+from m2unet.workflows.run_folder import RunFolder, read_json, versions
+
+logger = logging.getLogger(__name__)
 
 TRAINED_ON = "invented chest images alone; no patient's data"
 CURVE_FILE = "curve.csv"
@@ -106,6 +110,7 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
             record=record,
             start=None if first is None else first.tensors,
         )
+    _record_seen(job, run)
     extra = _card(job, first, read_curve(job.out / CURVE_FILE))
     save_model(model, config, run.model, extra)
     save_atlas(build_atlas(chests[number] for number in range(len(chests))), run.model)
@@ -113,10 +118,25 @@ def train_synthetic(job: SyntheticJob, *, progress: Progress | None = None) -> P
     return run.model
 
 
+def _record_seen(job: SyntheticJob, run: RunFolder) -> None:
+    """Name the patients' scans that the network has seen: those of the model it began with, if any."""
+    seen = [] if job.init is None else read_training(job.init)
+    if seen is None and _trained_on(job) != TRAINED_ON:
+        logger.warning("there is no %s that names the scans which the model to begin with has seen", TRAINING_FILE)
+        return
+    write_training(seen or [], run.path)
+
+
+def _trained_on(job: SyntheticJob) -> str:
+    """What the card says: no patient's data only where the model to begin with has seen none either."""
+    before = TRAINED_ON if job.init is None else read_json(job.init / CARD_FILE).get("trained_on")
+    return TRAINED_ON if before == TRAINED_ON else f"invented chest images, after {before or 'training not told'}"
+
+
 def _card(job: SyntheticJob, first: StoredWeights | None, curve: list[dict[str, Any]]) -> dict[str, Any]:
     last = curve[-1] if curve else {}
     return {
-        "trained_on": TRAINED_ON,
+        "trained_on": _trained_on(job),
         "initial_weights_sha256": first and first.sha256,
         "training": {
             "chests": job.chests,

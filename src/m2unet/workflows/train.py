@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from m2unet.bags.dataset import BagDataset, oversample
 from m2unet.cohort.folds import Split
 from m2unet.cohort.store import Store
 from m2unet.config import Config
-from m2unet.errors import RunError
 from m2unet.models.base import SeverityModel
 from m2unet.models.registry import build_model
 from m2unet.models.weights import save_model
@@ -28,6 +27,7 @@ from m2unet.workflows.leakage import check_split, record_training
 from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
+from m2unet.workflows.usable import UsableScans, check_usable, labels_of, record_left_out, usable_scans
 from m2unet.workflows.validation import BagValidator
 
 SPLIT_SCHEMA = "m2unet.split/1"
@@ -39,12 +39,13 @@ class TrainJob:
 
     Attributes:
         store: prepared scans; holds every scan of ``split.train`` and ``split.validation``.
-        split: scan ids by use.
+        split: scan ids by use; those the method cannot learn from are left out.
         config: the run's configuration.
         out: the run folder.
         trained_on: what the scans are, in words, for the model's card.
         resume: go on with a run that was interrupted.
         by: whether the split keeps patients together; ``scan`` lets it leak, with a warning.
+        left_out: scans of the cohort that are in no part of the split: by id, the use they would have had, and why not.
     """
 
     store: Store
@@ -54,10 +55,14 @@ class TrainJob:
     trained_on: str
     resume: bool = False
     by: Literal["patient", "scan"] = "patient"
+    left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def train_run(job: TrainJob, *, world: World | None = None, progress: Progress | None = None) -> RunFolder:
     """Train, and write the model to ``out/model``; a finished run is left as it is.
+
+    A network for lobes alone trains and is validated on the scans that have a mask, one for severity alone on those
+    that have a severity, M²UNet on those that have either; ``out/left_out.json`` says which were left out.
 
     Raises:
         RunError: if the folder holds another run, the split leaks, or no training scan carries what the model learns
@@ -66,15 +71,21 @@ def train_run(job: TrainJob, *, world: World | None = None, progress: Progress |
     """
     world = world or World()
     run = RunFolder(job.out)
+    if run.finished:
+        if world.main:
+            run.start(job.config, split_document(job.split), resume=job.resume)
+        return run
+    check_split(job.store, job.split, by=job.by)  # before there is a folder
+    model = seeded_model(job.config)
+    usable = usable_scans(job.store, job.split, model.tasks)
+    check_labels(job.store, usable.split.train, model)
     if world.main:
         run.start(job.config, split_document(job.split), resume=job.resume)
-    if run.finished:
-        return run
-    check_split(job.store, job.split, by=job.by)
+    usable = UsableScans(usable.split, {**job.left_out, **usable.left_out})
+    job = replace(job, split=usable.split)
     if world.main:
         record_training(job.store, job.split, job.out)
-    model = seeded_model(job.config)
-    check_labels(job.store, job.split.train, model)
+        record_left_out(usable, job.out)
     shown: Progress = progress or NoProgress()
     if not world.main:
         shown = NoProgress()
@@ -83,7 +94,7 @@ def train_run(job: TrainJob, *, world: World | None = None, progress: Progress |
         state = Fit(model, EpochBags(job), job.config, job.out, world, hooks).run(resume=job.resume)
     if world.main:
         with shown.stage("calibrating") as step:
-            _finish(job, run, model, state)
+            _finish(job, run, model, state, usable.reasons)
             step(1, 1)
     return run
 
@@ -106,20 +117,7 @@ def check_labels(store: Store, scan_ids: Sequence[str], model: SeverityModel) ->
     Raises:
         RunError: naming what is missing.
     """
-    scans = [store.open(scan_id) for scan_id in scan_ids]
-    if "lobes" in model.tasks and not any(scan.lobes is not None for scan in scans):
-        raise RunError(
-            "No training scan has a lobe mask",
-            expected="at least one",
-            mend="use --set model.name=cls_only for severity alone",
-        )
-    known = {scan.severity for scan in scans} - {-1}
-    if "severity" in model.tasks and len(known) < 2:
-        raise RunError(
-            "Training severity needs scans of both classes",
-            found=f"severities {sorted(known)}",
-            mend="use --set model.name=seg_only for lobes alone",
-        )
+    check_usable([labels_of(store, scan_id) for scan_id in scan_ids], model.tasks)
 
 
 @dataclass(frozen=True)
@@ -149,13 +147,16 @@ def _hooks(job: TrainJob, world: World, step: object) -> Hooks:
     return Hooks(validate=validator, on_step=on_step, on_epoch=on_epoch)
 
 
-def _finish(job: TrainJob, run: RunFolder, model: SeverityModel, state: TrainingState) -> None:
+def _finish(
+    job: TrainJob, run: RunFolder, model: SeverityModel, state: TrainingState, left_out: Mapping[str, int]
+) -> None:
     device = next(model.parameters()).device
     model.checkpointing = False
     confidence = fit_confidence(model.eval(), job.store, job.split, job.config, device)
     extra: dict[str, Any] = {
         "trained_on": job.trained_on,
         "training_scans": len(job.split.train),
+        "left_out_scans": dict(left_out),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "validation": {k[4:]: v for k, v in state.history[-1].items() if k.startswith("val_")} if state.history else {},

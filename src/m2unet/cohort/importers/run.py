@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from m2unet.cohort.importers.settle import Job, Outcome, settle
 from m2unet.cohort.manifest import ManifestRow, write_manifest
 from m2unet.errors import EXIT_OK, EXIT_SOME_FAILED, ConfigError, ManifestError, RunError
 from m2unet.files import write_json
+from m2unet.processes import WorkerPool, describe_exit
 
 SCHEMA = "m2unet.import/1"
 
@@ -80,6 +80,7 @@ def import_data_set(
         ManifestError: another layout, or no scan that can be imported.
         OutputError: the manifest cannot be written.
         RunError: a process was killed; what is finished is kept.
+        WorkerError: the processes cannot start.
     """
     out, options = Path(out), options or ImportOptions()
     data_set = _data_set(name, options)
@@ -135,18 +136,19 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     if workers <= 1 or len(jobs) <= 1:
         yield from map(settle, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context)
+    pool = WorkerPool(min(workers, len(jobs)))
     try:
-        for future in as_completed([pool.submit(settle, job) for job in jobs]):
+        for future in as_completed(pool.submit(settle, jobs)):
             yield future.result()
+        return
     except BrokenProcessPool:
-        raise RunError(
-            "A process of the import was killed, most likely for want of memory",
-            mend="run it again with fewer workers; what is finished is kept",
-        ) from None
+        pass
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close()
+    raise RunError(
+        f"A process of the import {describe_exit(pool.exit_code())}",
+        mend="run it again with fewer workers; what is finished is kept",
+    )
 
 
 def _report(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from joblib import Parallel, delayed  # type: ignore[import-untyped]  # comes wi
 from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from m2unet.errors import RunError
+from m2unet.errors import RunError, WorkerError
 from m2unet.files import atomic_path, write_json
 from m2unet.phantom.anatomy import Anatomy, Grid
 from m2unet.phantom.randomised.anatomy import AnatomyKnobs, draw_wide_chest
+from m2unet.processes import describe_exit, named_exit_code
 
 SPACING_MM = (3.0, 2.0, 2.0)
 BELOW, ABOVE = 0.40, 0.30
@@ -105,6 +107,7 @@ def build_pool(
 
     Raises:
         RunError: if the folder holds a pool of another seed or other knobs.
+        WorkerError: if a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = json.loads(json.dumps({"seed": seed, "knobs": asdict(knobs or AnatomyKnobs())}))  # tuples become lists
@@ -118,8 +121,14 @@ def build_pool(
     missing = [number for number in range(count) if not has_chest(folder, number)]
     done(count - len(missing))
     tasks = (delayed(_render)(folder, seed, number, knobs) for number in missing)
-    for ready, _ in enumerate(Parallel(n_jobs=max(workers, 1), return_as="generator_unordered")(tasks), 1):
-        done(count - len(missing) + ready)
+    try:
+        for ready, _ in enumerate(Parallel(n_jobs=max(workers, 1), return_as="generator_unordered")(tasks), 1):
+            done(count - len(missing) + ready)
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"A process that draws chests {describe_exit(named_exit_code(error))}",
+            mend="call again with fewer workers; what is finished is kept",
+        ) from None
     if workers > 1 and missing:
         get_reusable_executor().shutdown(wait=True)  # else idle workers keep their memory for minutes
     return ChestPool(folder, count)
