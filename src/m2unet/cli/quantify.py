@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2unet.anatomy import CODE_SYSTEMS
-from m2unet.cli.common import Series, code_system, say
+from m2unet.cli.common import Series, code_system, say, writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +30,9 @@ def quantify(
             help=f"Whose codes the mask uses: {', '.join(CODE_SYSTEMS)}; auto recognises them.",
         ),
     ] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and opacity mask.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", callback=writable, help="Folder for tables, JSON and opacity mask.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A cut or scale, e.g. consolidation_from_hu=-250.")

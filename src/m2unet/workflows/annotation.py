@@ -16,6 +16,7 @@ from typing import Any
 from m2unet import __version__
 from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
 from m2unet.config import Config, dump_config, load_config
+from m2unet.ct.identity import identify_scan
 from m2unet.ct.read import read_scan
 from m2unet.ct.write import write_mask
 from m2unet.errors import M2UNetError, ManifestError, RunError
@@ -24,7 +25,6 @@ from m2unet.files import write_json, write_text
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
 from m2unet.inference.uncertainty import CONFIDENT_FROM, propose_lobes
-from m2unet.workflows.predict import source_fingerprint
 from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
@@ -237,9 +237,11 @@ def _kept(note: Path, key: str) -> Ranked | None:
 
 
 def _key(row: ManifestRow, predictor: Predictor, options: ProposeOptions) -> str:
+    identity = identify_scan(row.image)
     facts = [
         __version__,
-        source_fingerprint(row.image),
+        identity.digest,
+        identity.fingerprint,
         predictor.identity.weights_sha256,
         options.confident_from,
     ]

@@ -23,11 +23,9 @@ from m2unet.quantify.lobes import GROUPS
 from m2unet.quantify.quantities import Quantities
 from m2unet.quantify.scores import Score
 from m2unet.workflows.case import CaseEvidence
+from m2unet.workflows.case_folder import SEG_FILE, SR_FILE
 
 logger = logging.getLogger(__name__)
-
-SEG_FILE = "lobes.seg.dcm"
-REPORT_FILE = "report.sr.dcm"
 
 
 def write_dicom(
@@ -54,7 +52,7 @@ def write_dicom(
     """
     if prediction.volume.source.format != "dicom":
         return {}
-    for name in (SEG_FILE, REPORT_FILE):
+    for name in (SEG_FILE, SR_FILE):
         (folder / name).unlink(missing_ok=True)
     written: dict[str, str] = {}
     require_highdicom()
@@ -64,8 +62,8 @@ def write_dicom(
         written["dicom_seg"] = SEG_FILE
     content = report_content(prediction, quantities)
     if content.parts or content.scores or content.severity:
-        write_report(prediction.volume, content, folder / REPORT_FILE, seg=seg, series=series, source=source)
-        written["dicom_sr"] = REPORT_FILE
+        write_report(prediction.volume, content, folder / SR_FILE, seg=seg, series=series, source=source)
+        written["dicom_sr"] = SR_FILE
     return written
 
 

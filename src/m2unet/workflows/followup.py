@@ -15,6 +15,7 @@ from typing import Any
 
 from m2unet import __version__
 from m2unet.cohort.masks import read_lobe_mask
+from m2unet.ct.identity import identify_scan, scan_files, source_fingerprint
 from m2unet.ct.read import read_scan
 from m2unet.errors import M2UNetError, ManifestError
 from m2unet.files import write_json, write_text
@@ -29,7 +30,6 @@ from m2unet.report.followup_plot import save_followup_plot
 from m2unet.report.montage import Scene, save_thumbnail
 from m2unet.report.result import NOTICE, PHANTOM_WARNING
 from m2unet.workflows.followup_scans import DatedScan, PatientScans
-from m2unet.workflows.predict import source_fingerprint
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import versions
 
@@ -216,13 +216,14 @@ def _kept_or_measured(scan: DatedScan, folder: Path, options: FollowupOptions) -
 
 def _key(scan: DatedScan, options: FollowupOptions) -> str:
     """Changes whenever the figures could."""
-    predictor = options.predictor
+    predictor, identity = options.predictor, identify_scan(scan.path)
     facts = [
         __version__,
         scan.date.isoformat(),
         scan.thickness_mm,
-        source_fingerprint(scan.path),
-        None if scan.lobes is None else source_fingerprint(scan.lobes),
+        identity.digest,
+        identity.fingerprint,
+        None if scan.lobes is None else source_fingerprint(scan_files(scan.lobes)),
         None if predictor is None else predictor.identity.weights_sha256,
         options.predict_lobes,
         options.seed,
