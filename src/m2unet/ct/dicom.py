@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from m2unet.ct.dicom_choice import Candidate, asked_for, candidates, check_patients, choose, image_type
-from m2unet.ct.dicom_files import Contents, Slice, nothing_found, read_contents, whole
+from m2unet.ct.dicom_files import Contents, nothing_found, read_contents
+from m2unet.ct.dicom_header import RESCALE, Slice, element, unusable_elements, whole
 from m2unet.ct.dicom_pixels import read_plane, read_voxels, require_decoders
 from m2unet.ct.dicom_stack import Stack
 from m2unet.ct.findings import Finding, QualityError, finding
-from m2unet.ct.raw import RawScan, geometry
+from m2unet.ct.raw import Geometry, RawScan, geometry
+
+_HU_TYPES = frozenset({"HU", "US", "HU_MOD"})
+"""US is unspecified, which for CT has always meant HU."""
 
 
 def read_dicom(path: Path, *, series: str | None = None) -> RawScan:
@@ -68,7 +72,7 @@ def _choice(path: Path, series: str | None) -> tuple[Candidate, list[Finding]]:
     """The series to read and what was noticed on the way to it."""
     contents = read_contents(path)
     if not contents.slices:
-        raise QualityError([nothing_found(contents)])
+        raise QualityError(nothing_found(contents))
     findings = _skipped(contents)
     if series is None:
         check_patients(contents.slices, findings)
@@ -85,24 +89,33 @@ def _read_dicom(path: Path, series: str | None) -> RawScan:
     findings += _header_findings(chosen)
     if any(item.level == "error" for item in findings):
         raise QualityError(findings)
+    spacing, origin, direction = _geometry(chosen.stack, findings)
     require_decoders(slices)
     findings += _compare_twins(chosen.stack)
     try:
         array = read_voxels(slices)
     except QualityError as error:
         raise QualityError([*findings, *error.findings]) from None
-    first = slices[0]
+    bits = whole(slices[0].header.get("BitsStored")) or 16
+    return RawScan(array, spacing, origin, direction, "dicom", header_facts(slices), tuple(findings), bits)
+
+
+def _geometry(stack: Stack, findings: Sequence[Finding]) -> Geometry:
+    first = stack.slices[0]
     assert first.orientation is not None and first.spacing_mm is not None and first.position is not None
     # a row runs along i with the distance of columns, a column along j with the distance of rows (C.7.6.2.1.1)
     columns = (
         first.orientation[0] * first.spacing_mm[1],
         first.orientation[1] * first.spacing_mm[0],
-        chosen.stack.step,
+        stack.step,
     )
-    spacing, direction = geometry(np.stack(columns, axis=1))
+    named = f"{element('PixelSpacing')}, {element('ImagePositionPatient')}"
+    try:
+        spacing, direction = geometry(np.stack(columns, axis=1), (len(stack.slices), *first.shape), named)
+    except QualityError as error:
+        raise QualityError([*findings, *error.findings]) from None
     x, y, z = (float(value) for value in first.position)
-    bits = whole(first.header.get("BitsStored")) or 16
-    return RawScan(array, spacing, (x, y, z), direction, "dicom", header_facts(slices), tuple(findings), bits)
+    return spacing, (x, y, z), direction
 
 
 def header_facts(slices: Sequence[Slice]) -> dict[str, Any]:
@@ -141,9 +154,7 @@ def header_facts(slices: Sequence[Slice]) -> dict[str, Any]:
 
 
 def _skipped(contents: Contents) -> list[Finding]:
-    found: list[Finding] = []
-    if contents.damaged:
-        found.append(finding("slices-left-out", f"{contents.damaged} DICOM file(s) whose header is damaged"))
+    found = contents.faults()
     count = sum(contents.others.values())
     if count:
         found.append(finding("files-skipped", f"{count} file(s) that are no DICOM images"))
@@ -155,18 +166,55 @@ def _header_findings(chosen: Candidate) -> list[Finding]:
     found: list[Finding] = []
     if any((whole(s.header.get("SamplesPerPixel")) or 1) > 1 for s in slices):
         found.append(finding("dimensions", "colour images: several values a voxel"))
-    without = sum(s.slope is None or s.intercept is None for s in slices)
-    if without:
-        found.append(finding("no-rescale", f"{without} of {len(slices)} slices"))
-    kinds = {str(s.header.get("RescaleType") or "HU").upper() for s in slices}
-    if kinds - {"HU", "US", "HU_MOD"}:
-        found.append(finding("implausible-hu", f"rescaled values are {', '.join(sorted(kinds))}, not HU"))
+    found += _rescale_findings(slices)
+    found += _uid_findings(slices)
     if any(str(s.header.get("LossyImageCompression") or "") == "01" for s in slices):
         found.append(finding("lossy", "the header says so"))
     if not chosen.original:
         found.append(finding("derived", f"image type {' '.join(image_type(slices[0]))}"))
     if any("MONOCHROME1" in str(s.header.get("PhotometricInterpretation") or "") for s in slices):
         found.append(finding("implausible-hu", "photometric interpretation MONOCHROME1, which CT does not use"))
+    return found
+
+
+def _rescale_findings(slices: Sequence[Slice]) -> list[Finding]:
+    """Whether the headers say, and say alike, how stored values become HU."""
+    found: list[Finding] = []
+    values = {s.unusable.get(name) for s in slices for name in RESCALE}
+    partly = any(0 < sum(name in s.unusable for s in slices) < len(slices) for name in RESCALE)
+    said = unusable_elements(slices, RESCALE)
+    if partly or values - {None, ""}:
+        found.append(finding("bad-rescale", said))
+    elif said and any("ModalityLUTSequence" in s.header for s in slices):
+        found.append(
+            finding("bad-rescale", f"{said}; {element('ModalityLUTSequence')}, which is not read, has its place")
+        )
+    elif said:
+        found.append(finding("no-rescale", said))
+    kinds = {s.rescale_type for s in slices}
+    if kinds - _HU_TYPES:
+        named = f"{element('RescaleType')} is {', '.join(sorted(kinds))}"
+        mixed = bool(kinds & {"HU", "HU_MOD"})
+        found.append(
+            finding("bad-rescale", f"{named}: some slices are not HU")
+            if mixed
+            else finding("implausible-hu", f"{named}, not HU")
+        )
+    return found
+
+
+def _uid_findings(slices: Sequence[Slice]) -> list[Finding]:
+    """Whether each file has an instance UID of its own, and the series one study and one frame of reference."""
+    uids = [str(s.header.get("SOPInstanceUID") or "") for s in slices if s.frame is None]
+    known = [uid for uid in uids if uid]
+    found: list[Finding] = []
+    if len(set(known)) < len(known):
+        said = f"{element('SOPInstanceUID')}: {len(set(known))} different one(s) in {len(known)} slices"
+        found.append(finding("bad-uids", said))
+    for name, code in (("StudyInstanceUID", "bad-uids"), ("FrameOfReferenceUID", "contradictory-geometry")):
+        different = {str(s.header.get(name) or "") for s in slices} - {""}
+        if len(different) > 1:
+            found.append(finding(code, f"{element(name)}: {len(different)} different ones in one series"))
     return found
 
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from m2unet.ct.dicom_files import XRAY_MODALITIES, Slice, whole
+from m2unet.ct.dicom_files import XRAY_MODALITIES
+from m2unet.ct.dicom_header import Slice, element, whole
 from m2unet.ct.dicom_stack import Stack, arrange
 from m2unet.ct.findings import Finding, QualityError, finding
 from m2unet.ct.identity import uid_digest
@@ -170,9 +171,20 @@ def choose(series: Sequence[Candidate], findings: list[Finding]) -> Candidate:
         findings: what was chosen from is added here if there was a choice.
 
     Raises:
-        QualityError: several studies of which none is known to be the newest.
+        QualityError: several studies of which none is known to be the newest, or a series UID for every file.
     """
+    _check_series_uids(series, findings)
     return _choose_series(_newest_study(series, findings), findings)
+
+
+def _check_series_uids(series: Sequence[Candidate], findings: Sequence[Finding]) -> None:
+    """Tell a stack whose files each have a series UID of their own from a folder of single images."""
+    single = [c.slices[0] for c in series if len(c.slices) == 1]
+    largest = max(len(c.slices) for c in series)
+    if len(single) <= max(2, largest) or len(arrange(single).slices) < len(single) / 2:
+        return
+    said = f"{len(single)} files have a {element('SeriesInstanceUID')} of their own each"
+    raise QualityError([*findings, finding("bad-uids", said)])
 
 
 def _choose_series(series: Sequence[Candidate], findings: list[Finding]) -> Candidate:

@@ -1,17 +1,16 @@
-"""Find the DICOM slices in a folder tree and read their headers, without voxels."""
+"""Find the DICOM slices in a folder tree, and count what should be a slice and cannot be read."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from m2unet.ct.dicom_header import Slice, read_header, slices_of
 from m2unet.ct.findings import Finding, QualityError, finding
 from m2unet.ct.sniff import sniff
 
@@ -23,56 +22,13 @@ MAX_FILES = 20_000
 
 XRAY_MODALITIES = frozenset({"CR", "DX", "MG", "RF", "XA", "PX", "IO", "RG"})
 
-_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"),
-    *("PatientName", "PatientPosition", "Modality", "ImageType", "Manufacturer", "ManufacturerModelName", "KVP"),
-    *("ConvolutionKernel", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "GantryDetectorTilt"),
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"),
-    *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue"),
-    *("PixelPaddingRangeLimit", "LossyImageCompression", "StudyDate", "StudyTime", "SeriesDate", "SeriesTime"),
-    *("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One slice: a file, or a frame of one.
-
-    Attributes:
-        path: its file.
-        frame: number within a multi-frame file, from 0; None for a file of one slice.
-        header: the file's header without voxels.
-        position: LPS ``(x, y, z)`` of its first voxel's centre, mm; None if the header lacks it.
-        orientation: ``(2, 3)`` unit vectors along a row and along a column; None likewise.
-        spacing_mm: between rows and between columns; None likewise.
-        slope, intercept: from stored values to HU; None where the header has none.
-    """
-
-    path: Path
-    frame: int | None
-    header: Dataset
-    position: NDArray[np.float64] | None
-    orientation: NDArray[np.float64] | None
-    spacing_mm: tuple[float, float] | None
-    slope: float | None
-    intercept: float | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
-
-    @property
-    def instance(self) -> int | None:
-        """Instance number; within a multi-frame file the frame's number."""
-        return self.frame + 1 if self.frame is not None else whole(self.header.get("InstanceNumber"))
-
-    @property
-    def series(self) -> str:
-        """Series instance UID, empty if missing."""
-        return str(self.header.get("SeriesInstanceUID") or "")
+_DICOM_NAME = re.compile(r"\.(dcm|dicom|ima)\b", re.IGNORECASE)
+_DIGITS = re.compile(r"[\d._-]+")
+_NO_SLICE = re.compile(
+    r"\.(txt|md|pdf|docx?|xlsx?|csv|tsv|json|xml|ya?ml|html?|log|ini|inf|exe|jpe?g|png|gif|bmp|tiff?|mp4|zip|nii|nii\.gz"
+    r"|mha|mhd|nrrd|nhdr|raw|zraw)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -83,151 +39,168 @@ class Contents:
         slices: of every DICOM file with voxels, in the order of their paths.
         files: all files that were looked at.
         others: kinds of the files that are not DICOM, in words, with their numbers.
-        damaged: DICOM files whose header cannot be read.
+        damaged: files that should be slices (by their content or name) and cannot be parsed.
+        not_fetched: links to files that are not there, and placeholders of git-annex or Git LFS.
+        closed: files and folders that the system does not let be read.
     """
 
     slices: tuple[Slice, ...]
     files: int
     others: Counter[str]
     damaged: int
+    not_fetched: int = 0
+    closed: int = 0
+
+    def faults(self) -> list[Finding]:
+        """Errors that count the files which may be missing slices."""
+        found = []
+        if self.not_fetched:
+            said = f"{self.not_fetched} of {self.files} files are links or placeholders whose content is not here"
+            found.append(finding("not-fetched", said))
+        if self.damaged:
+            said = f"{self.damaged} of {self.files} files are DICOM slices, by content or name, that cannot be parsed"
+            found.append(finding("unreadable", said))
+        if self.closed:
+            found.append(finding("unreadable", f"{self.closed} file(s) or folder(s) that may not be opened"))
+        return found
+
+
+@dataclass
+class _Sorted:
+    """Files as they are looked at."""
+
+    slices: list[Slice] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    unknown: list[tuple[str, str]] = field(default_factory=list)  # name and kind of what may be a damaged slice
+    damaged: int = 0
+    not_fetched: int = 0
+    closed: int = 0
+
+    def add(self, file: Path) -> None:
+        try:
+            kind, name = sniff(file) if file.is_file() else ("pointer", "a broken link")
+        except OSError:
+            self.closed += 1
+            return
+        if kind == "pointer":
+            if _NO_SLICE.search(file.name):
+                self.others["other: a document that is not here"] += 1
+            else:
+                self.not_fetched += 1
+        elif kind == "other":
+            self.unknown.append((file.name, name))
+        elif kind != "dicom":
+            self.others[f"{kind}: {name}"] += 1
+        else:
+            self._add_dicom(file)
+
+    def _add_dicom(self, file: Path) -> None:
+        header = read_header(file)
+        if header is None or (not _has_voxels(header) and _should_have_voxels(header)):
+            self.damaged += 1
+        elif _has_voxels(header):
+            self.slices.extend(slices_of(file, header))
+        else:
+            self.others["other: DICOM without voxels"] += 1
+
+    def contents(self, files: int) -> Contents:
+        """All of it; what has the name of a slice and no known content is a damaged one."""
+        shapes = {_shape(item.path.name) for item in self.slices}
+        for name, kind in self.unknown:
+            if _DICOM_NAME.search(name) or _shape(name) in shapes:
+                self.damaged += 1
+            else:
+                self.others[f"other: {kind}"] += 1
+        return Contents(tuple(self.slices), files, self.others, self.damaged, self.not_fetched, self.closed)
+
+
+def _shape(name: str) -> str:
+    """A file name without what differs between the slices of a series."""
+    return _DIGITS.sub("#", name.lower())
+
+
+def _has_voxels(header: Dataset) -> bool:
+    return bool(header.get("Rows") and header.get("Columns"))
+
+
+def _should_have_voxels(header: Dataset) -> bool:
+    """Whether a header without an image's size is that of an image all the same, or ends before it says what it is."""
+    from pydicom.uid import UID
+
+    meta = getattr(header, "file_meta", None)
+    kind = header.get("SOPClassUID") or (meta.get("MediaStorageSOPClassUID") if meta is not None else None)
+    if not kind:
+        return not header.get("Modality")
+    return "Image Storage" in UID(str(kind)).name
 
 
 def read_contents(path: Path) -> Contents:
     """Read the headers of every file under a folder, or of one file.
 
+    Links to files and folders are followed; a folder that was already looked at is not entered again.
+
     Raises:
         QualityError: more files than a scan has.
     """
-    slices: list[Slice] = []
-    others: Counter[str] = Counter()
-    damaged = number = 0
-    for number, file in enumerate(_files(path), 1):
+    found = _Sorted()
+    number = 0
+    for number, file in enumerate(_files(path, found), 1):
         if number > MAX_FILES:
             raise QualityError([finding("too-many-files", f"more than {MAX_FILES} files")])
-        kind, name = sniff(file)
-        if kind != "dicom":
-            others[f"{kind}: {name}"] += 1
-            continue
-        header = _header(file)
-        if header is None:
-            damaged += 1
-        elif header.get("Rows") and header.get("Columns"):
-            slices.extend(_slices(file, header))
-        else:
-            others["other: DICOM without voxels"] += 1
-    return Contents(tuple(slices), number, others, damaged)
+        found.add(file)
+    return found.contents(number)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
+def _files(path: Path, found: _Sorted) -> Iterator[Path]:
+    if not path.is_dir():
         yield path
         return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+    def count(_: OSError) -> None:
+        found.closed += 1
+
+    # ancestors count as seen: a link to one of them is a cycle, not a folder of this scan
+    seen = {_identity(folder) for folder in path.resolve().parents} | {_identity(path)}
+    for folder, folders, names in os.walk(path, onerror=count, followlinks=True):
+        entered = []
+        for name in sorted(folders):
+            place = _identity(Path(folder) / name)
+            if not name.startswith(".") and place not in seen:
+                seen.add(place)
+                entered.append(name)
+        folders[:] = entered
         for name in sorted(names):
             file = Path(folder) / name
-            if not name.startswith(".") and name.upper() != "DICOMDIR" and file.is_file():
+            if name.startswith(".") or name.upper() == "DICOMDIR":
+                continue
+            if file.is_file() or file.is_symlink():
                 yield file
 
 
-def _header(file: Path) -> Dataset | None:
-    from pydicom import dcmread
-
-    try:
-        header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
-        header.get("Rows")
-    except Exception:  # a damaged file can make the parser fail in any way
-        return None
-    return header
+def _identity(folder: Path) -> tuple[int, int] | Path:
+    """What a folder is, by whatever path it is reached."""
+    state = folder.stat()
+    return (state.st_dev, state.st_ino) if state.st_ino else folder.resolve()
 
 
-def _slices(file: Path, header: Dataset) -> Iterator[Slice]:
-    frames = whole(header.get("NumberOfFrames")) or 1
-    groups = header.get("PerFrameFunctionalGroupsSequence")
-    if groups is None and frames == 1:
-        yield _slice(file, None, header, [header])
-        return
-    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
-    for frame in range(frames):
-        own = [groups[frame]] if groups is not None and frame < len(groups) else []
-        parts = [part for group in (*own, *shared) for part in _macros(group)]
-        yield _slice(file, frame, header, [*parts, header])
-
-
-def _macros(group: Dataset) -> Iterator[Dataset]:
-    for name in (
-        "PlanePositionSequence",
-        "PlaneOrientationSequence",
-        "PixelMeasuresSequence",
-        "PixelValueTransformationSequence",
-    ):
-        yield from group.get(name) or []
-
-
-def _slice(file: Path, frame: int | None, header: Dataset, parts: list[Dataset]) -> Slice:
-    """One slice from its header parts, the most specific first."""
-
-    def first(name: str, count: int) -> NDArray[np.float64] | None:
-        values = next((part.get(name) for part in parts if part.get(name) is not None), None)
-        return numbers(values, count)
-
-    position, cosines, spacing = (
-        first("ImagePositionPatient", 3),
-        first("ImageOrientationPatient", 6),
-        first("PixelSpacing", 2),
-    )
-    slope, intercept = first("RescaleSlope", 1), first("RescaleIntercept", 1)
-    return Slice(
-        path=file,
-        frame=frame,
-        header=header,
-        position=position,
-        orientation=None if cosines is None else _unit(cosines.reshape(2, 3)),
-        spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-        slope=None if slope is None or slope[0] == 0 else float(slope[0]),
-        intercept=None if intercept is None else float(intercept[0]),
-    )
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if (np.abs(lengths - 1) > 0.1).any() or abs(vectors[0] @ vectors[1]) > 0.1:
-        return None
-    return vectors / lengths
-
-
-def numbers(values: Any, count: int) -> NDArray[np.float64] | None:
-    """So many finite numbers from a header element, None if it is not that."""
-    try:
-        array = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError):
-        return None
-    return array if array.shape == (count,) and np.isfinite(array).all() else None
-
-
-def whole(value: Any) -> int | None:
-    """A whole number from a header element, None if it is none."""
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def nothing_found(contents: Contents) -> Finding:
+def nothing_found(contents: Contents) -> list[Finding]:
     """Say why a folder without DICOM slices holds no scan."""
+    faults = contents.faults()
+    if faults:
+        return faults
     counts: Counter[str] = Counter()
     for said, count in contents.others.items():
         counts[said.partition(": ")[0]] += count
-    if contents.damaged:
-        return finding("unreadable", f"{contents.damaged} DICOM file(s) whose header is damaged")
     if counts["picture"]:
-        return finding("picture", f"{counts['picture']} picture(s) ({_said(contents.others, 'picture')})")
+        return [finding("picture", f"{counts['picture']} picture(s) ({_said(contents.others, 'picture')})")]
     volumes = counts["nifti"] + counts["mha"] + counts["nrrd"]
     if volumes:
-        return finding("empty-folder", f"no DICOM series, but {volumes} volume file(s): give one of them by its name")
+        found = f"no DICOM series, but {volumes} volume file(s): give one of them by its name"
+        return [finding("empty-folder", found)]
     if counts["other"]:
-        return finding("empty-folder", f"no scan among {contents.files} file(s) ({_said(contents.others, 'other')})")
-    return finding("empty-folder", "no files")
+        found = f"no scan among {contents.files} file(s) ({_said(contents.others, 'other')})"
+        return [finding("empty-folder", found)]
+    return [finding("empty-folder", "no files")]
 
 
 def _said(others: Counter[str], kind: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.ct.dicom_files import Slice, numbers
+from m2unet.ct.dicom_header import Slice, numbers
 from m2unet.ct.findings import QualityError, finding
 from m2unet.ct.raw import MAX_VOXELS
 from m2unet.errors import MissingExtraError

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2unet.ct.dicom_files import Slice, whole
+from m2unet.ct.dicom_header import GEOMETRY, Slice, element, unusable_elements, whole
 from m2unet.ct.findings import Finding, finding
 
 SAME_PLACE_MM = 0.01
@@ -72,28 +72,53 @@ def arrange(slices: Sequence[Slice]) -> Stack:
         slices: at least one, in any order.
     """
     found: list[Finding] = []
-    placed = [s for s in slices if s.position is not None and s.orientation is not None and s.spacing_mm is not None]
-    if len(placed) < len(slices):
-        code = "slices-left-out" if len(placed) > 1 else "no-position"
-        found.append(finding(code, f"{len(slices) - len(placed)} of {len(slices)} slices have no position"))
+    placed = [s for s in slices if not set(GEOMETRY) & set(s.unusable)]
     if not placed:
+        found.append(finding("no-position", unusable_elements(slices, GEOMETRY)))
         return Stack((), np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0]), tuple(found))
     alike = _largest_group(placed, _plane)
     if len(alike) < len(placed):
         said = f"{len(placed) - len(alike)} of {len(placed)} slices have another size, spacing or direction"
         found.append(finding("slices-left-out", said))
+    found += _without_place(slices, alike)
     orientation = alike[0].orientation
     assert orientation is not None
     normal = np.cross(orientation[0], orientation[1])
     normal /= np.linalg.norm(normal)
     ordered, twins = _one_a_place(alike, normal, found)
     if len(ordered) < 2:
-        found.append(finding("too-few-slices", "one slice"))
+        found.append(_one_place(alike))
         return Stack(tuple(ordered), normal, normal, tuple(found))
     positions = np.stack([_position(s) for s in ordered])
     step = _step(positions, normal, ordered[0], found)
     _check_numbers(ordered, found)
     return Stack(tuple(ordered), normal, step, tuple(found), tuple(twins))
+
+
+def _without_place(slices: Sequence[Slice], alike: Sequence[Slice]) -> list[Finding]:
+    """Slices that do not say where they lie: of the stack's size they are missing from it, others are no part of it."""
+    lost = [s for s in slices if set(GEOMETRY) & set(s.unusable)]
+    missing = [s for s in lost if s.shape == alike[0].shape]
+    found = []
+    if missing:
+        found.append(finding("no-position", unusable_elements(missing, GEOMETRY, len(slices))))
+    if len(missing) < len(lost):
+        said = f"{len(lost) - len(missing)} of {len(slices)} slices have no position and another size"
+        found.append(finding("slices-left-out", said))
+    return found
+
+
+def _one_place(slices: Sequence[Slice]) -> Finding:
+    """Why slices make no stack: there is one, or the headers put several into one place."""
+    first = slices[0]
+    if len({(s.frame, s.instance, s.header.get("SOPInstanceUID")) for s in slices}) < 2:
+        return finding("too-few-slices", "one slice")
+    position = element("ImagePositionPatient")
+    if all(np.array_equal(_position(s), _position(first)) for s in slices):
+        said = f"{position} is the same in all {len(slices)} slices"
+    else:
+        said = f"{position} changes only within the planes that {element('ImageOrientationPatient')} states"
+    return finding("no-position", said)
 
 
 def _position(item: Slice) -> NDArray[np.float64]:
@@ -129,16 +154,7 @@ def _one_a_place(
                 found.append(finding("series-chosen", said))
                 return [place[0] for place in within], []
     twins = [(place[0], other) for place in places for other in place[1:]]
-    copies = {kept.header.get("SOPInstanceUID") for kept, other in twins if _copy(kept, other)}
-    if copies:
-        said = f"{sum(_copy(kept, other) for kept, other in twins)} files are copies of another (same instance UID)"
-        found.append(finding("duplicate-slices", said))
-    return [place[0] for place in places], [pair for pair in twins if not _copy(*pair)]
-
-
-def _copy(kept: Slice, other: Slice) -> bool:
-    uid = kept.header.get("SOPInstanceUID")
-    return uid is not None and uid == other.header.get("SOPInstanceUID") and kept.frame == other.frame
+    return [place[0] for place in places], twins
 
 
 def _places(slices: Sequence[Slice], normal: NDArray[np.float64]) -> list[list[Slice]]:

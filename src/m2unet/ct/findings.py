@@ -82,11 +82,22 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         ),
         "x-ray": Kind(_E, "a projection image, not a CT", "give the CT series of the study"),
         "not-ct": Kind(_E, "a DICOM modality other than CT", "give the CT series of the study"),
-        "unreadable": Kind(_E, "the file is damaged, or of a variety that is not read", "export or copy it again"),
+        "unreadable": Kind(_E, "a file that is damaged, or of a variety that is not read", "export or copy it again"),
+        "bad-uids": Kind(
+            _E,
+            "UIDs that cannot be: a series UID per file, an instance UID for several, a series in several studies",
+            "most likely a de-identification replaced the UIDs wrongly: repeat it so that all files of a series share "
+            "SeriesInstanceUID and StudyInstanceUID and each file has its own SOPInstanceUID",
+        ),
         "truncated": Kind(
             _E, "a file ends before its voxels do, or its voxels cannot be decoded", "copy it again whole"
         ),
         "missing-codec": Kind(_E, "compressed DICOM without its decoder", "pip install m2unet[dicom]"),
+        "not-fetched": Kind(
+            _E,
+            "links to files that are not there, or placeholders of git-annex, DataLad or Git LFS",
+            "fetch the files (datalad get, git annex get, git lfs pull) or restore the links' targets",
+        ),
         "too-large": Kind(_E, "more voxels than are read, declared or there", "crop it, or split it into single scans"),
         "too-many-files": Kind(_E, "more files than one scan has", "give the folder of a single scan"),
         "unsafe-reference": Kind(
@@ -111,9 +122,22 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         ),
         "files-skipped": Kind(_N, "files that are no CT slices were passed over", "none needed"),
         # geometry
-        "bad-spacing": Kind(_E, "voxel spacing or direction is not usable", "export it again with its geometry"),
+        "bad-spacing": Kind(
+            _E,
+            "voxel steps or directions that cannot be, or that make a chest metres wide or a few centimetres narrow",
+            "check the units: write voxel steps in millimetres; or export it again with its geometry",
+        ),
         "unusual-spacing": Kind(_W, "voxels of a size that chest CT does not have", "check the units: millimetres"),
-        "no-position": Kind(_E, "slices without position or orientation", "export the original axial series"),
+        "no-position": Kind(
+            _E,
+            "slices whose position, orientation or pixel spacing is missing, unreadable or the same for all",
+            "export the original axial series with these elements",
+        ),
+        "contradictory-geometry": Kind(
+            _W,
+            "the header says twice how the scan lies, and not the same; viewers differ in which they use",
+            "find out which is right, e.g. from the DICOM files, and write the file again with one geometry",
+        ),
         "orientation-unknown": Kind(
             _W,
             "the header does not say how the scan lies; LPS axes are assumed",
@@ -157,11 +181,18 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         # values
         "not-finite": Kind(_E, "NaN or infinite values", "export it again; outside the field of view use -1024 HU"),
         "eight-bit": Kind(_E, "grey values from 0 to 255, not HU", "export it with HU, not as a display picture"),
-        "offset-hu": Kind(_E, "values moved by about 1024, as stored before the rescale intercept", "subtract 1024"),
+        "offset-hu": Kind(
+            _E, "values moved by about 1024: stored before the rescale, or rescaled twice", "add or subtract 1024"
+        ),
         "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU"),
         "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised"),
         "implausible-hu": Kind(
             _W, "soft tissue is not where it should be on the HU scale", "check slope and intercept"
+        ),
+        "bad-rescale": Kind(
+            _E,
+            "a rescale slope or intercept that is no number, not positive, or missing in some slices only",
+            "export the original series: HU cannot be known without them",
         ),
         "no-rescale": Kind(_W, "no rescale slope and intercept; 1 and 0 are taken", "export the original series"),
         "padding": Kind(_N, "values below -1024 HU, beyond the field of view, were raised to -1024", "none needed"),

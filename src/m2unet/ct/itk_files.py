@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from m2unet.ct.findings import Finding, QualityError, finding
+from m2unet.ct.findings import QualityError, finding
+from m2unet.ct.itk_space import check_space, check_steps_stated, unit_mm
 from m2unet.ct.raw import RawScan, geometry, volume_shape
+from m2unet.ct.sniff import HEAD, is_pointer
 
 _HEADER = 1 << 18
 _SIZES = {"MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_FLOAT": 4, "MET_DOUBLE": 8}
@@ -25,7 +27,8 @@ def read_itk(path: Path, kind: str) -> RawScan:
         kind: ``mha`` or ``nrrd``, as sniffed.
 
     Raises:
-        QualityError: it is no single volume, too large, truncated, damaged, or names a file outside its folder.
+        QualityError: it is no single volume, too large, truncated, damaged, contradicts itself, or its header
+            names a file outside its folder.
     """
     import SimpleITK as sitk
 
@@ -34,6 +37,7 @@ def read_itk(path: Path, kind: str) -> RawScan:
         _check_metaimage(path, fields)
     else:
         _check_nrrd(path, fields)
+    check_steps_stated(kind, fields)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[kind])
     reader.SetFileName(str(path))
@@ -42,17 +46,16 @@ def read_itk(path: Path, kind: str) -> RawScan:
         shape = volume_shape(reader.GetSize())
         if reader.GetNumberOfComponents() != 1:
             raise QualityError([finding("dimensions", f"{reader.GetNumberOfComponents()} values a voxel")])
+        dimension = reader.GetDimension()
+        columns = np.asarray(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
+        scale, named = unit_mm(kind, fields)
+        spacing, direction = geometry(columns * np.asarray(reader.GetSpacing()[:3]) * scale, shape, named)
         image = reader.Execute()
     except RuntimeError as error:
         raise QualityError([finding("unreadable", _reason(error, path))]) from None
-    dimension = image.GetDimension()
-    columns = np.asarray(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
-    spacing, direction = geometry(columns * np.asarray(image.GetSpacing()[:3]))
-    x, y, z = image.GetOrigin()[:3]
+    x, y, z = (float(value) * scale for value in reader.GetOrigin()[:3])
     array = sitk.GetArrayFromImage(image).reshape(shape)
-    findings: list[Finding] = []
-    if kind == "nrrd" and "space" not in fields:
-        findings.append(finding("orientation-unknown", "a NRRD header without a space"))
+    findings = check_space(kind, fields, direction)
     return RawScan(array, spacing, (x, y, z), direction, kind, {}, tuple(findings), array.dtype.itemsize * 8)
 
 
@@ -132,14 +135,19 @@ def _numbers(text: str) -> list[int]:
 
 
 def _beside(path: Path, target: str) -> Path:
-    """The data file of a detached header, if it lies in the header's folder."""
-    refused = finding("unsafe-reference", "a header that names a list, a pattern, or a file outside its own folder")
-    if target.upper().startswith("LIST") or "%" in target or "\0" in target:
-        raise QualityError([refused])
-    folder = path.parent.resolve()
-    data = (folder / target).resolve()
-    if not data.is_relative_to(folder):
-        raise QualityError([refused])
-    if not data.is_file():
-        raise QualityError([finding("truncated", "the header's data file is not beside it")])
-    return data
+    """The data file of a detached header, if the header names it in its own folder; it may be a link to elsewhere."""
+    windows = PureWindowsPath(target)
+    leaves = windows.is_absolute() or bool(windows.drive or windows.root) or ".." in windows.parts
+    if leaves or target.upper().startswith("LIST") or "%" in target or "\0" in target:
+        said = "a header that names a list, a pattern, or a file outside its own folder"
+        raise QualityError([finding("unsafe-reference", said)])
+    data = path.parent / target
+    if data.is_file():
+        with data.open("rb") as stream:
+            if is_pointer(stream.read(HEAD)):
+                said = "the header's data file is a placeholder of git-annex or Git LFS"
+                raise QualityError([finding("not-fetched", said)])
+        return data
+    if data.is_symlink():
+        raise QualityError([finding("not-fetched", "the header's data file is a link that leads nowhere")])
+    raise QualityError([finding("truncated", "the header's data file is not beside it")])

@@ -26,6 +26,15 @@ SMALL_MM = 100.0
 OBLIQUE_DEGREES = 10.0
 
 _SAMPLE = 2_000_000
+_GAP, _HIGH_GAP = 150, 8000
+"""A value so far below, or above, all others is padding; metal reaches far up, hence the second."""
+
+_PADDINGS = 4
+_FEWEST = 1000
+_STRAY = 0.02
+_NO_BODY_HU = 400
+"""More than nineteen of twenty voxels above this are no body on the HU scale."""
+
 _DISTINCT = 50
 """Fewer distinct values are a synthetic image, in which many voxels at the extremes say nothing."""
 
@@ -58,6 +67,13 @@ def check_values(raw: RawScan) -> list[Finding]:
     low, high = float(array.min()), float(array.max())
     sample = _sample(array)
     not_hu = _not_hu(sample, low, high, raw.stored_bits)
+    if not_hu is None:
+        inside = _without_padding(sample)
+        if _FEWEST <= inside.size < sample.size:
+            sample, low, high = inside, float(inside.min()), float(inside.max())
+            not_hu = _not_hu_beside_padding(sample, low, high)
+        else:
+            not_hu = _moved(sample)
     return [not_hu] if not_hu is not None else _windowed(sample, low, high)
 
 
@@ -75,11 +91,50 @@ def _not_hu(sample: NDArray[Any], low: float, high: float, bits: int) -> Finding
     if (low >= 0 and high <= 255) or (bits == 8 and high - low <= 255):
         return finding("eight-bit", said)
     if low > -200:
-        air, tissue = np.mean(sample < 400), np.mean((sample > 824) & (sample < 1224))
-        if low >= 0 and air > 0.05 and tissue > 0.05:
-            return finding("offset-hu", said)
-        return finding("not-hu", f"{said}; air would be near -1000")
+        return _moved(sample) or finding("not-hu", f"{said}; air would be near -1000")
     return None
+
+
+def _not_hu_beside_padding(rest: NDArray[Any], low: float, high: float) -> Finding | None:
+    """The same for the values left when padding is taken away, which hides by its value that air is not at -1000."""
+    said = f"values from {low:g} to {high:g} beside padding"
+    if high - low <= 2.5:
+        return finding("not-hu", f"{said}, normalised")
+    if low >= 0 and high <= 255:
+        return finding("eight-bit", said)
+    if float(np.percentile(rest, 5)) > _NO_BODY_HU:
+        return _moved(rest) or finding("not-hu", f"{said}; air would be near -1000")
+    return _moved(rest)
+
+
+def _moved(sample: NDArray[Any]) -> Finding | None:
+    """Whether air and soft tissue lie 1024 too high or too low, and hardly anything where one of them should be."""
+
+    def share(low: float, high: float) -> float:
+        return float(np.mean((sample > low) & (sample < high)))
+
+    if share(-150, 400) > 0.05 and share(824, 1224) > 0.05 and share(-1200, -200) < _STRAY:
+        return finding("offset-hu", f"air and soft tissue about 1024 too high, {_middle(sample, 824, 1224)}")
+    if share(-2300, -1500) > 0.05 and share(-1224, -824) > 0.05 and share(-600, 4000) < _STRAY:
+        return finding("offset-hu", f"air and soft tissue about 1024 too low, {_middle(sample, -1224, -824)}")
+    return None
+
+
+def _middle(sample: NDArray[Any], low: float, high: float) -> str:
+    return f"soft tissue near {float(np.median(sample[(sample > low) & (sample < high)])):.0f}"
+
+
+def _without_padding(sample: NDArray[Any]) -> NDArray[Any]:
+    """The values without single ones far from all others, at either end: what scanners and exports fill up with."""
+    values = np.unique(sample).astype(np.float64)
+    for _ in range(_PADDINGS):
+        if len(values) < 3:
+            break
+        if values[1] - values[0] >= _GAP:
+            values = values[1:]
+        elif values[-1] - values[-2] >= _HIGH_GAP:
+            values = values[:-1]
+    return sample[(sample >= values[0]) & (sample <= values[-1])]
 
 
 def _windowed(sample: NDArray[Any], low: float, high: float) -> list[Finding]:

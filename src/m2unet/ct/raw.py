@@ -14,8 +14,19 @@ from m2unet.ct.findings import Finding, QualityError, finding
 
 MAX_VOXELS = 1 << 30
 """A header that declares more (1024 slices of 1024 x 1024) is refused before anything is allocated."""
-POSSIBLE_MM = (0.001, 1000.0)
+POSSIBLE_MM = (0.05, 1000.0)
 """Voxel steps that any scanner could have meant; unusual ones within are only warned of."""
+
+MAX_EXTENT_MM = (1200.0, 2500.0)
+"""Of a scan across the body and along it: the widest fields of view have 0.8 m, the longest tables scan 2 m."""
+
+MIN_EXTENT_MM = 50.0
+"""No finely sampled scan across the body is narrower; one that is has its steps in another unit, e.g. centimetres."""
+
+FINE_VOXELS = 200
+
+Geometry = tuple[tuple[float, float, float], tuple[float, float, float], NDArray[np.float64]]
+"""Spacing along ``(k, j, i)`` in mm, LPS ``(x, y, z)`` of voxel (0, 0, 0), unit vectors of i, j, k as columns."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +83,49 @@ def volume_shape(sizes: Sequence[int]) -> tuple[int, int, int]:
 
 
 def geometry(
-    matrix: NDArray[np.float64],
+    matrix: NDArray[np.float64], shape: tuple[int, int, int] | None = None, named: str = ""
 ) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
     """Spacing and direction from index steps in LPS millimetres.
 
     Args:
         matrix: 3 x 3, columns are the steps along i, j, k.
+        shape: ``(k, j, i)``, to check the extent too; to be called before memory is taken for the voxels.
+        named: where the steps are from, for the message.
 
     Returns:
         Spacing along ``(k, j, i)`` and unit columns.
 
     Raises:
-        QualityError: if a step is not possible (zero, not finite, microns or metres), or the axes lie in one plane.
+        QualityError: if a step or an extent is not possible (zero, not finite, microns or metres), or the axes lie in
+            one plane.
     """
     steps = np.linalg.norm(matrix, axis=0)
-    possible = np.isfinite(matrix).all() and (steps >= POSSIBLE_MM[0]).all() and (steps <= POSSIBLE_MM[1]).all()
-    if not possible or abs(np.linalg.det(matrix / steps)) < 0.1:
-        said = ", ".join(f"{step:.4g}" for step in steps)
-        raise QualityError([finding("bad-spacing", f"voxel steps of {said} mm, or axes that are no frame")])
+    finite = np.isfinite(matrix).all() and (steps > 0).all()
+    if not finite or abs(np.linalg.det(matrix / steps)) < 0.1:
+        said = f"voxel steps of {_triple(steps)} mm, or axes that are no frame"
+        raise QualityError([finding("bad-spacing", said + (f" ({named})" if named else ""))])
     i, j, k = (float(step) for step in steps)
+    possible = (steps >= POSSIBLE_MM[0]).all() and (steps <= POSSIBLE_MM[1]).all()
+    if shape is not None:
+        possible = possible and _chest_sized(matrix / steps, steps, shape)
+    if not possible:
+        said = f"voxel steps of {_triple(steps)} mm (i, j, k)"
+        if shape is not None:
+            said += f" make a scan of {_triple(steps * shape[::-1])} mm"
+        raise QualityError([finding("bad-spacing", said + (f" ({named})" if named else ""))])
     return (k, j, i), matrix / steps
+
+
+def _chest_sized(direction: NDArray[np.float64], steps: NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
+    """Whether the extents are neither metres across the body nor those of a thumb."""
+    counts = np.asarray(shape[::-1])
+    extents = steps * counts
+    along = int(np.abs(direction[2]).argmax())
+    across = [axis for axis in range(3) if axis != along]
+    if extents[along] > MAX_EXTENT_MM[1] or (extents[across] > MAX_EXTENT_MM[0]).any():
+        return False
+    return not ((extents[across] < MIN_EXTENT_MM) & (counts[across] >= FINE_VOXELS)).all()
+
+
+def _triple(values: NDArray[np.float64]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)

@@ -116,12 +116,16 @@ def read_raw(path: Path, *, series: str | None = None) -> RawScan:
     from m2unet.ct.itk_files import read_itk
     from m2unet.ct.nifti import read_nifti
 
+    if path.is_symlink() and not path.exists():
+        raise QualityError([finding("not-fetched", "a link that leads nowhere")])
     if not path.exists():
         raise QualityError([finding("not-found", "nothing at this path")])
     if path.is_dir():
         return read_dicom(path, series=series)
     kind, name = sniff(path)
-    if kind == "other" and path.name.lower().endswith(".img"):
+    if kind == "pointer":
+        raise QualityError([finding("not-fetched", f"the file is {name}")])
+    if path.name.lower().endswith((".img", ".img.gz")):
         kind = "nifti"  # the voxels of a pair have no magic
     if series is not None and kind != "dicom":
         raise QualityError([finding("series-not-found", f"the file is {name}, which has no DICOM series")])

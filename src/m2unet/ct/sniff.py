@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import zlib
 from pathlib import Path
 from typing import Literal
 
-FileKind = Literal["nifti", "mha", "nrrd", "dicom", "picture", "other"]
+FileKind = Literal["nifti", "mha", "nrrd", "dicom", "picture", "pointer", "other"]
 
 HEAD = 1024
 
@@ -48,7 +49,9 @@ def sniff(path: Path) -> tuple[FileKind, str]:
         head = inner if _is_nifti(inner) or inner[:4] == b"NRRD" else head
     text = b"ElementDataFile" in head or head.lstrip()[:10] == b"ObjectType" or head[:5] == b"NDims"
     kinds: list[tuple[bool, FileKind, str]] = [
+        (is_pointer(head), "pointer", "a placeholder of git-annex or Git LFS"),
         (_is_nifti(head), "nifti", "NIfTI"),
+        (is_analyze(head), "nifti", "Analyze"),
         (head[:4] == b"NRRD", "nrrd", "NRRD"),
         (head[128:132] == b"DICM" or _bare_dicom(head), "dicom", "DICOM"),
         (text, "mha", "MetaImage"),
@@ -71,6 +74,32 @@ def _is_nifti(head: bytes) -> bool:
     return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
 
 
+def is_analyze(head: bytes) -> bool:
+    """Whether a header is that of Analyze 7.5: laid out as NIfTI-1's and without its magic."""
+    if len(head) < 348 or _is_nifti(head):
+        return False
+    for order in "<>":
+        size, axes = struct.unpack_from(order + "i", head)[0], struct.unpack_from(order + "8h", head, 40)
+        if size == 348 and 3 <= axes[0] <= 7 and all(side > 0 for side in axes[1:4]):
+            return True
+    return False
+
+
+def is_pointer(head: bytes) -> bool:
+    """Whether a file is the text that git-annex or Git LFS leaves in place of a file that was not fetched."""
+    line = head[:200].split(b"\n")[0]
+    return head.startswith(b"version https://git-lfs.github.com/spec/") or (
+        b"annex/objects/" in line and line.isascii() and b"\0" not in line
+    )
+
+
 def _bare_dicom(head: bytes) -> bool:
-    """Old exports lack preamble and magic: they begin with group 0008, little endian, in ascending order."""
-    return head[:2] == b"\x08\x00" and head[2:4] in (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
+    """Old exports lack preamble and magic: they begin with group 0002 or 0008, little endian, in ascending order."""
+    group, place, kind = head[:2], head[2:4], head[4:6]
+    if group == b"\x02\x00":
+        return place in (b"\x00\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x10\x00") and kind in (
+            b"UL",
+            b"OB",
+            b"UI",
+        )
+    return group == b"\x08\x00" and place in (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
