@@ -46,18 +46,21 @@ def dicom_words(files: Iterable[Path]) -> PatientWords:
 def _dicom_words(file: Path) -> PatientWords:
     from pydicom import dcmread
 
+    from m2unet.ct.dicom import _quiet
+
     tags = [*_NAMES, *_IDS, *_BIRTHS, *_STUDIES, _MORE_IDS, _REMOVED]
     try:
-        header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(tags))
-        others = [str(item.get("PatientID") or "") for item in header.get(_MORE_IDS) or []]
-        removed = str(header.get(_REMOVED) or "").strip().upper() == "YES"
-        return patient_words(
-            names=_values(header, _NAMES),
-            ids=[*_values(header, _IDS), *others],
-            births=_values(header, _BIRTHS),
-            studies=_values(header, _STUDIES),
-            removed=removed,
-        )
+        with _quiet():  # pydicom's warnings quote values
+            header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(tags))
+            others = [str(item.get("PatientID") or "") for item in header.get(_MORE_IDS) or []]
+            removed = str(header.get(_REMOVED) or "").strip().upper() == "YES"
+            return patient_words(
+                names=_values(header, _NAMES),
+                ids=[*_values(header, _IDS), *others],
+                births=_values(header, _BIRTHS),
+                studies=_values(header, _STUDIES),
+                removed=removed,
+            )
     except Exception:  # a damaged file can make the parser fail in any way
         return PatientWords()
 
