@@ -111,7 +111,8 @@ def test_results_in_the_study_change_neither_files_nor_fingerprint(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("descrip", b"MUSTERFRAU^ERIKA"), ("db_name", b"Musterfrau"), ("aux_file", b"erika.musterfrau")]
+    ("field", "value"),
+    [("descrip", b"MUSTERFRAU^ERIKA"), ("db_name", b"Musterfrau"), ("aux_file", b"erika.musterfrau")],
 )
 def test_texts_of_a_nifti_header_are_compared(tmp_path: Path, field: str, value: bytes) -> None:
     image = nib.Nifti1Image(CHEST, np.eye(4))

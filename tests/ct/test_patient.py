@@ -6,9 +6,7 @@ import pytest
 
 from m2unet.ct.patient import free_words, patient_words
 
-ERIKA = patient_words(
-    names=["MUSTERFRAU^ERIKA"], ids=["4711"], births=["19640812"], studies=["20240301"]
-)
+ERIKA = patient_words(names=["MUSTERFRAU^ERIKA"], ids=["4711"], births=["19640812"], studies=["20240301"])
 MUELLER = patient_words(names=["Müller-Lüdenscheidt^Jörg^^Dr."])
 SHORT = patient_words(names=["A^A", "CT^TEST"], ids=["1", "CT", "A"])
 

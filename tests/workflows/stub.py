@@ -19,7 +19,11 @@ BIRTH = "19640812"
 
 
 def write_patient(
-    folder: Path, name: str = "MUSTERFRAU^ERIKA", number: str = "4711", *, change: Callable[[Dataset], None] | None = None
+    folder: Path,
+    name: str = "MUSTERFRAU^ERIKA",
+    number: str = "4711",
+    *,
+    change: Callable[[Dataset], None] | None = None,
 ) -> Path:
     """A DICOM series of a patient; its UIDs follow from name and number."""
     stem = "1.2." + ".".join(str(ord(char)) for char in f"{name[:6]}{number}")

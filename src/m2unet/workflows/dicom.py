@@ -27,6 +27,8 @@ from m2unet.workflows.case_folder import SEG_FILE, SR_FILE
 
 logger = logging.getLogger(__name__)
 
+REPORT_FILE = SR_FILE
+
 
 def write_dicom(
     prediction: Prediction, quantities: Quantities | None, folder: Path, *, series: SeriesOptions | None = None
@@ -52,7 +54,7 @@ def write_dicom(
     """
     if prediction.volume.source.format != "dicom":
         return {}
-    for name in (SEG_FILE, SR_FILE):
+    for name in (SEG_FILE, REPORT_FILE):
         (folder / name).unlink(missing_ok=True)
     written: dict[str, str] = {}
     require_highdicom()
@@ -62,8 +64,8 @@ def write_dicom(
         written["dicom_seg"] = SEG_FILE
     content = report_content(prediction, quantities)
     if content.parts or content.scores or content.severity:
-        write_report(prediction.volume, content, folder / SR_FILE, seg=seg, series=series, source=source)
-        written["dicom_sr"] = SR_FILE
+        write_report(prediction.volume, content, folder / REPORT_FILE, seg=seg, series=series, source=source)
+        written["dicom_sr"] = REPORT_FILE
     return written
 
 
