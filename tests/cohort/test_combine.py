@@ -76,3 +76,18 @@ def test_severities_of_different_meaning_are_pointed_out(tmp_path: Path) -> None
     assert not combine([paths[0], paths[2]], tmp_path / "x.csv").warnings
     (warning,) = combine(paths, tmp_path / "y.csv").warnings
     assert "a.csv, c.csv: an outcome; b.csv: a CT grade" in warning
+
+
+def test_own_columns_are_joined_and_differences_told(tmp_path: Path) -> None:
+    image = tmp_path / "x.nii"
+    a = manifest(tmp_path, "a.csv", ManifestRow("1", "p", image, extra={"crp": "51", "note": "", "ward": "A"}))
+    rows = (
+        ManifestRow("x", "q", image, severity=1, extra={"crp": "51", "note": "late", "ward": "B", "pcr": "+"}),
+        ManifestRow("y", "r", tmp_path / "y.nii"),
+    )
+    done = combine([a, manifest(tmp_path, "b.csv", *rows)], tmp_path / "c.csv")
+    first, second = read_manifest(tmp_path / "c.csv").rows
+    assert dict(first.extra) == {"crp": "51", "note": "late", "ward": "A", "pcr": "+"}
+    assert set(second.extra.values()) == {""}
+    (warning,) = [w for w in done.warnings if "ward" in w]
+    assert "the first value is kept" in warning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pickle
 from pathlib import Path
 
 import pandas as pd
@@ -220,3 +221,104 @@ def test_bad_ids_are_not_written(tmp_path: Path) -> None:
         write_manifest(rows, tmp_path / "m.csv")
     assert len(caught.value.faults) == 2
     assert not (tmp_path / "m.csv").exists()
+
+
+# --- tables from Excel -----------------------------------------------------------------------------------------------
+
+EXCEL = "scan_id;patient_id;image;severity;age\r\na;p1;a.nii.gz;1;63,5\r\nb;p2;b.nii.gz;0,0;\r\n"
+
+
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;;;", "\r\nsep=;"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_sep_line_is_obeyed(folder: Path, line: str, encoding: str) -> None:
+    rows = manifest(folder, f"{line}\r\n{EXCEL}", encoding).rows
+    assert [(row.scan_id, row.severity, row.age) for row in rows] == [("a", 1, 63.5), ("b", 0, None)]
+
+
+@pytest.mark.parametrize("separator", ["|", "\t", ","])
+def test_a_sep_line_may_name_any_separator(folder: Path, separator: str) -> None:
+    text = f"sep={separator}\n" + EXCEL.replace(",", ".").replace(";", separator)
+    assert [row.scan_id for row in manifest(folder, text).rows] == ["a", "b"]
+
+
+def test_rows_are_numbered_as_excel_shows_them_below_a_sep_line(folder: Path) -> None:
+    assert faults(folder, "sep=;\nscan_id;patient_id;image\n;p;a.nii.gz\n") == ("row 2: scan_id is empty",)
+
+
+def test_blank_columns_and_rows_are_left_out(folder: Path) -> None:
+    text = ";;;;;\n;scan_id;;patient_id;image;;\n;a;;p1;a.nii.gz;;\n;;;;;;\n; b; ;p2;b.nii.gz\n;;;;;;;;\n"
+    found = manifest(folder, text)
+    assert [(row.scan_id, dict(row.extra)) for row in found] == [("a", {}), ("b", {})]
+    assert found.warnings == ()
+
+
+def test_values_below_no_name_are_a_fault(folder: Path) -> None:
+    text = "scan_id,patient_id,image,,\na,p1,a.nii.gz,,51\n"
+    assert faults(folder, text) == ("column 4 holds values and has no name",)
+
+
+# --- columns of one's own --------------------------------------------------------------------------------------------
+
+
+def test_own_columns_are_kept_in_order_and_written_back(folder: Path) -> None:
+    text = "CRP mg/l,scan_id,patient_id,image,SEVERITY,note\n51,a,p1,a.nii.gz,1,\n,b,p2,b.nii.gz,0,late; see chart\n"
+    found = manifest(folder, text)
+    assert [dict(row.extra) for row in found] == [
+        {"CRP mg/l": "51", "note": ""},
+        {"CRP mg/l": "", "note": "late; see chart"},
+    ]
+    assert [row.severity for row in found] == [1, 0] and found.warnings == ()
+    write_manifest([*found, ManifestRow("c", "p3", folder / "c.nii.gz", extra={"more": "x"})], folder / "again.csv")
+    again = read_manifest(folder / "again.csv")
+    assert [dict(row.extra) for row in again] == [
+        {"CRP mg/l": "51", "note": "", "more": ""},
+        {"CRP mg/l": "", "note": "late; see chart", "more": ""},
+        {"CRP mg/l": "", "note": "", "more": "x"},
+    ]
+    assert pickle.loads(pickle.dumps(again.rows)) == again.rows and len(set(again.rows)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(
+            ("severitiy", "severity"),
+            ("Severty", "severity"),
+            ("lobe", "lobes"),
+            ("Lobes ", None),
+            ("lesion", "lesions"),
+        ),
+        *(("grades", "grade"), ("Sit", "site"), ("daet", None), ("sex", None), ("AGE", None)),
+    ],
+)
+def test_a_misspelt_column_is_no_column_of_ones_own(folder: Path, name: str, meant: str | None) -> None:
+    text = f"scan_id,patient_id,image,{name}\na,p1,a.nii.gz,\n"
+    if meant is None:
+        manifest(folder, text)
+    else:
+        assert faults(folder, text) == (f"unknown column {name.strip().lower()!r}, did you mean {meant!r}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("sever", "severity"), ("age_years", "age"), ("lobe mask", "lobes"), ("scan_date", "date"), ("daet", "date")],
+)
+def test_a_column_that_may_be_meant_for_a_known_one_is_warned_of(folder: Path, name: str, meant: str) -> None:
+    found = manifest(folder, f"scan_id,patient_id,image,{name}\na,p1,a.nii.gz,7\n")
+    assert found.warnings == (f"column {name!r} is kept as one of your own, did you mean {meant!r}",)
+    assert dict(found.rows[0].extra) == {name: "7"}
+    both = manifest(folder, f"scan_id,patient_id,image,{name},{meant}\na,p1,a.nii.gz,7,\n")
+    assert both.warnings == () and dict(both.rows[0].extra) == {name: "7"}
+
+
+def test_own_columns_that_cannot_be_told_apart_or_hide_a_known_one(folder: Path) -> None:
+    assert faults(folder, "scan_id,patient_id,image,CRP,crp\na,p,a.nii.gz,1,2\n") == ("column 'crp' occurs twice",)
+    for name in ("", "Severity"):
+        with pytest.raises(ManifestError, match="column of your own"):
+            write_manifest([ManifestRow("a", "p", folder / "a.nii.gz", extra={name: "1"})], folder / "x.csv")
+
+
+def test_an_image_that_was_not_fetched(folder: Path) -> None:
+    (folder / "d.nii.gz").symlink_to(folder / "nothing")
+    (fault,) = faults(folder, "scan_id,patient_id,image\na,p,d.nii.gz\n")
+    assert "a link that leads nowhere" in fault

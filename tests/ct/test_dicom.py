@@ -373,7 +373,8 @@ def test_damaged_headers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(pydicom, "dcmread", fail)
     bad = set(paths[:1])
-    assert codes(tmp_path)["slices-left-out"] == "warning"
+    (error,) = [f for f in load(tmp_path).findings if f.level == "error"]
+    assert error.code == "unreadable" and error.found.startswith("1 of 20 files are DICOM slices")
     bad = set(paths)
     assert codes(tmp_path) == {"unreadable": "error"}
 

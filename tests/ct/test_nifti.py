@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
+from m2unet.ct import nifti
 from m2unet.ct.findings import QualityError
 from m2unet.ct.nifti import read_nifti
+from m2unet.ct.read import read_raw
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
 
@@ -186,3 +189,175 @@ def test_a_flat_affine_is_refused(tmp_path: Path) -> None:
     path = patch(write(tmp_path / "a.nii"), 252, "<hh", 1, 0)
     patch(path, 80, "<f", 0.0)
     assert code_of(path) == "bad-spacing"
+
+
+# --- two statements about one thing ----------------------------------------------------------------------------------
+
+
+def forms(path: Path, sform: np.ndarray, qform: np.ndarray, codes: tuple[int, int] = (2, 1)) -> Path:
+    """A NIfTI file with these two affines, written by nibabel."""
+    nib = pytest.importorskip("nibabel")
+    image = nib.Nifti1Image(ARRAY.T, None)
+    image.set_qform(qform, codes[1])
+    image.set_sform(sform, codes[0])
+    nib.save(image, path)
+    return path
+
+
+AFFINE = np.array([[-0.7, 0, 0, 11], [0, -0.8, 0, -23.5], [0, 0, 2.5, 70], [0, 0, 0, 1]])
+
+
+def changed(*, flip: int | None = None, move: float = 0.0, scale: float = 1.0, turn: float = 0.0) -> np.ndarray:
+    other = AFFINE.copy()
+    if flip is not None:
+        other[:, flip] *= -1
+    other[:3, :3] = Rotation.from_euler("z", turn, degrees=True).as_matrix() @ other[:3, :3] * scale
+    other[0, 3] += move
+    return other
+
+
+@pytest.mark.parametrize(
+    ("qform", "said"),
+    [
+        (changed(flip=0), r"sform \(code 2\): axes run LPS.*qform \(code 1\): axes run RPS.*sform is used"),
+        (changed(move=40), "corners up to 40 mm apart"),
+        (changed(scale=1.5), "steps 1.05 x 1.2 x 3.75 mm"),
+        (changed(turn=30), "LPS turned by 30 degrees"),
+    ],
+)
+def test_forms_that_disagree_are_both_named(tmp_path: Path, qform: np.ndarray, said: str) -> None:
+    raw = read_nifti(forms(tmp_path / "a.nii", AFFINE, qform))
+    (found,) = raw.findings
+    assert (found.code, found.level) == ("contradictory-geometry", "warning") and re.search(said, found.found)
+    assert raw.origin_mm == pytest.approx((-11, 23.5, 70)) and np.allclose(raw.direction, np.eye(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("qform", [AFFINE, changed(move=0.01), changed(turn=0.01)])
+def test_forms_that_agree_but_for_rounding(tmp_path: Path, qform: np.ndarray) -> None:
+    assert read_nifti(forms(tmp_path / "a.nii", AFFINE, qform)).findings == ()
+
+
+def test_a_form_that_is_no_frame_is_named(tmp_path: Path) -> None:
+    path = forms(tmp_path / "a.nii", AFFINE, AFFINE)
+    for name, at, values in (("sform", 280, (float("nan"),) * 4), ("qform", 256, (2.0, 2.0, 2.0))):
+        copy = tmp_path / f"{name}.nii"
+        shutil.copy(path, copy)
+        raw = read_nifti(patch(copy, at, f"<{len(values)}f", *values))
+        (found,) = raw.findings
+        assert found.code == "contradictory-geometry" and f"the {name} " in found.found
+        assert np.allclose(raw.direction, np.eye(3), atol=1e-6)
+
+
+def test_pixdim_that_disagrees_with_the_sform(tmp_path: Path) -> None:
+    path = patch(forms(tmp_path / "a.nii", AFFINE, AFFINE), 252, "<h", 0)
+    assert read_nifti(path).findings == ()
+    (found,) = read_nifti(patch(path, 80, "<f", 1.4)).findings
+    assert found.code == "contradictory-geometry" and "1.4 x 0.8 x 2.5 mm by pixdim" in found.found
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "usable"),
+    [
+        (0.0, 0.0, True),
+        (float("nan"), float("nan"), True),
+        (float("nan"), 0.0, True),
+        (0.0, -1024.0, False),
+        (float("nan"), -1024.0, False),
+        (1.0, float("nan"), False),
+        (float("inf"), 0.0, False),
+        (-1.0, 0.0, False),
+    ],
+)
+def test_slopes_that_readers_take_differently(tmp_path: Path, slope: float, intercept: float, usable: bool) -> None:
+    path = patch(write(tmp_path / "a.nii"), 112, "<2f", slope, intercept)
+    if usable:
+        assert np.array_equal(read_nifti(path).array, ARRAY)
+    else:
+        with pytest.raises(QualityError, match="bad-rescale: scl_slope is"):
+            read_nifti(path)
+
+
+def test_magic_and_offset_that_contradict_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii")
+    for name, at, form, value in (
+        ("pair", 344, "4s", b"ni1\0"),
+        ("inside", 108, "<f", 0.0),
+        ("bits", 72, "<h", 32),
+        ("magic", 344, "4s", b"xxxx"),
+    ):
+        copy = tmp_path / f"{name}.nii"
+        shutil.copy(path, copy)
+        assert code_of(patch(copy, at, form, value)) == "unreadable", name  # type: ignore[arg-type]
+
+
+# --- units -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(1, 1000.0), (2, 1.0), (3, 0.001)])
+def test_units_are_obeyed(tmp_path: Path, unit: int, scale: float) -> None:
+    nib = pytest.importorskip("nibabel")
+    image = nib.Nifti1Image(ARRAY.T, AFFINE @ np.diag([1 / scale] * 3 + [1]))
+    image.header["xyzt_units"] = unit
+    nib.save(image, tmp_path / "a.nii")
+    assert read_nifti(tmp_path / "a.nii").spacing_mm == pytest.approx((2.5, 0.8, 0.7), rel=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(1, 1.0), (3, 1.0), (2, 0.001), (2, 1000.0)])
+def test_wrong_units_are_refused_before_memory_is_taken(
+    tmp_path: Path, unit: int, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nib = pytest.importorskip("nibabel")
+    image = nib.Nifti1Image(ARRAY.T, AFFINE @ np.diag([scale] * 3 + [1]))
+    image.header["xyzt_units"] = unit
+    nib.save(image, tmp_path / "a.nii")
+
+    def fill(*_: object) -> None:
+        raise AssertionError("voxels were read")
+
+    monkeypatch.setattr(nifti, "_fill", fill)
+    with pytest.raises(QualityError, match=r"bad-spacing: voxel steps of .* make a scan of .* mm .*NIfTI unit"):
+        read_nifti(tmp_path / "a.nii")
+
+
+def test_centimetres_taken_for_millimetres_are_a_chest_too_narrow(tmp_path: Path) -> None:
+    image = sitk.Image(256, 256, 3, sitk.sitkInt16)
+    image.SetSpacing((0.14, 0.14, 0.5))
+    sitk.WriteImage(image, str(tmp_path / "a.nii"))
+    with pytest.raises(QualityError, match=r"35.84 x 35.84 x 1.5 mm"):
+        read_nifti(tmp_path / "a.nii")
+
+
+# --- Analyze 7.5 -----------------------------------------------------------------------------------------------------
+
+
+def analyze(folder: Path, order: str = "<") -> Path:
+    nib = pytest.importorskip("nibabel")
+    header = nib.AnalyzeHeader(endianness=order)
+    image = nib.AnalyzeImage(ARRAY.T, None, header)
+    image.header.set_zooms((0.7, 0.8, 2.5))
+    nib.save(image, folder / "a.img")
+    return folder / "a.img"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_analyze_is_read_as_such_with_a_warning(tmp_path: Path, order: str) -> None:
+    nib = pytest.importorskip("nibabel")
+    path = analyze(tmp_path, order)
+    expected = nib.load(path).header.get_base_affine()[:3, :3]  # nibabel's reading of Analyze: LAS
+    for name in ("a.img", "a.hdr"):
+        raw = read_raw(tmp_path / name)
+        assert np.array_equal(raw.array, ARRAY) and raw.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
+        assert np.allclose(np.diag([-1, -1, 1]) @ raw.direction, np.sign(expected))
+        (found,) = raw.findings
+        assert (found.code, found.level) == ("orientation-unknown", "warning") and "left from right" in found.found
+
+
+def test_analyze_in_other_planes_or_alone_is_refused(tmp_path: Path) -> None:
+    path = analyze(tmp_path)
+    header = tmp_path / "a.hdr"
+    patch(header, 252, "B", 3)
+    assert np.allclose(read_nifti(path).direction, np.eye(3))
+    patch(header, 252, "B", 1)
+    assert code_of(path) == "unreadable"
+    header.rename(tmp_path / "alone.nii")
+    assert code_of(tmp_path / "alone.nii") == "unreadable"

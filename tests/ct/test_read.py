@@ -106,11 +106,53 @@ def test_values_that_are_no_hu(tmp_path: Path, change: object, code: str, level:
         assert code in {f.code for f in read_scan(path).findings}
 
 
+PADDINGS = [-32768, -3024, -2000, -1024, -1000, -500, 0, 32767]
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_values_before_the_rescale_are_known_beside_padding(tmp_path: Path, padding: int) -> None:
+    raw = CHEST.astype(np.int32) + 1024
+    raw[:2], raw[:, :6], raw[:, :, -5:] = padding, padding, padding
+    (found,) = [f for f in load(save(tmp_path / "a.nii", raw)).findings if f.level == "error"]
+    assert found.code == "offset-hu" and "too high" in found.found
+
+
+@pytest.mark.parametrize(("shift", "code"), [(-1024, "offset-hu"), (1000, "offset-hu"), (8192, "not-hu")])
+@pytest.mark.parametrize("padding", [None, -32768, -2048])
+def test_other_shifts(tmp_path: Path, shift: int, code: str, padding: int | None) -> None:
+    moved = CHEST.astype(np.int32) + shift
+    moved[:2] = moved[:2] if padding is None else padding
+    assert [f.code for f in load(save(tmp_path / "a.nii", moved)).findings if f.level == "error"] == [code]
+
+
+def test_a_window_is_known_beside_padding(tmp_path: Path) -> None:
+    windowed = CHEST.clip(-160, 240)
+    windowed[:2] = -1024
+    assert codes(save(tmp_path / "a.nii", windowed))["windowed"] == "error"
+    grey = eight_bit(CHEST).astype(np.int16)
+    grey[:2] = -1024
+    assert codes(save(tmp_path / "b.nii", grey))["eight-bit"] == "error"
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_padding_beside_hu_says_nothing_of_the_values(tmp_path: Path, padding: int) -> None:
+    array = CHEST.copy()
+    array[:, :6], array[:, :, -5:] = padding, padding
+    found = codes(save(tmp_path / "a.nii", array))
+    assert not {"offset-hu", "not-hu", "eight-bit", "windowed"} & set(found)
+
+
+def test_a_scan_without_air_around_is_not_taken_for_other_values(tmp_path: Path) -> None:
+    solid = without_lungs(CHEST)
+    array = np.where(solid < -300, -1024, solid).astype(np.int16)
+    assert set(codes(save(tmp_path / "a.nii", array))) == {"lungs-absent"}
+
+
 @pytest.mark.parametrize(
     ("spacing", "code", "level"),
     [
         ((10.0, 8.0, 8.0), "unusual-spacing", "warning"),
-        ((0.01, 0.004, 0.004), "unusual-spacing", "warning"),
+        ((10.0, 0.09, 4.0), "unusual-spacing", "warning"),
         ((15.0, 4.0, 4.0), "thick-slices", "note"),
         ((1.0, 4.0, 4.0), "non-axial", "warning"),
     ],

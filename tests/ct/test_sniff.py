@@ -51,3 +51,24 @@ def test_others(tmp_path: Path) -> None:
     ):
         path.write_bytes(data)
         assert sniff(path) == ("other", said)
+
+
+def test_placeholders_of_files_that_were_not_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    for text in (
+        "/annex/objects/MD5E-s1--0.nii.gz\n",
+        "../.git/annex/objects/a/b",
+        "version https://git-lfs.github.com/spec/v1\n",
+    ):
+        path.write_text(text)
+        assert sniff(path)[0] == "pointer"
+    path.write_text("see git-lfs.github.com\nand annex/objects/")
+    assert sniff(path)[0] == "other"
+
+
+def test_a_dicom_file_that_begins_with_its_meta_group(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, chest((1, 96, 112)))
+    path.write_bytes(path.read_bytes()[132:])
+    assert sniff(path) == ("dicom", "DICOM")
+    path.write_bytes(b"\x02\x00\x00\x00" + bytes(60))
+    assert sniff(path)[0] == "other"

@@ -92,6 +92,26 @@ def test_surface_figures_are_in_table_and_rows(cohort: Manifest, tmp_path: Path)
     assert float(rows[0]["hd95_mm_RLL"]) == pytest.approx(expected)
 
 
+def test_columns_of_ones_own_reach_the_predictions(cohort: Manifest, tmp_path: Path) -> None:
+    first = replace(cohort.rows[0], extra={"crp_mg_l": "51", "raw": "seen by AB", "manifest_raw": "x"})
+    rows = [first, replace(cohort.rows[1], extra={"ward": "B; 2"})]
+    evaluate_beside(cohort, rows, tmp_path)
+    told = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert list(told[0])[-4:] == ["crp_mg_l", "manifest_raw", "manifest_manifest_raw", "ward"]
+    assert [row["crp_mg_l"] for row in told] == ["51", ""] and [row["ward"] for row in told] == ["", "B; 2"]
+    assert (told[0]["manifest_raw"], told[0]["manifest_manifest_raw"]) == ("seen by AB", "x")
+    assert told[0]["raw"] == ""
+
+
+def test_a_kept_score_follows_a_corrected_manifest(cohort: Manifest, tmp_path: Path) -> None:
+    evaluate_beside(cohort, cohort.rows[:1], tmp_path)
+    other = replace(cohort.rows[0], severity=1 - (cohort.rows[0].severity or 0), site="new", extra={"crp": "3"})
+    found = evaluate_beside(cohort, [other], tmp_path)
+    (told,) = csv.DictReader((tmp_path / "predictions.csv").open())
+    assert (told["severity"], told["site"], told["crp"]) == (str(other.severity), "new", "3")
+    assert found.scores[0].severity == other.severity
+
+
 def test_masks_of_another_tool(cohort: Manifest, recoded: Manifest, tmp_path: Path) -> None:
     rows = [replace(row, lobes=other.lobes) for row, other in zip(cohort.rows[:2], recoded.rows, strict=False)]
     found = evaluate_beside(cohort, rows, tmp_path, lobe_codes="lungmask")

@@ -34,6 +34,8 @@ def combine(manifests: Sequence[str | Path], out: str | Path, *, prefixes: Seque
 
     Every scan and patient id gets its manifest's prefix and a hyphen, so patients of different manifests stay apart.
     Rows that name the same image file become one row with the first one's ids: lobes from one, severity from another.
+    Columns of the user's own are kept; where two rows of one image differ in one, the first one's value stays and a
+    warning says so.
 
     Args:
         manifests: two or more manifests.
@@ -50,6 +52,7 @@ def combine(manifests: Sequence[str | Path], out: str | Path, *, prefixes: Seque
     rows: dict[Path, ManifestRow] = {}
     joined: list[str] = []
     faults: list[str] = []
+    differing: list[str] = []
     for name, manifest in zip(names, read, strict=True):
         patients = _patients(name, manifest, rows, faults)
         for row in manifest.rows:
@@ -60,11 +63,12 @@ def combine(manifests: Sequence[str | Path], out: str | Path, *, prefixes: Seque
                 continue
             first = rows[image]
             rows[image] = _joined(first, row, f"{name}: {row.scan_id}", faults)
+            differing += _own_differences(first, row, f"{name}: {row.scan_id}")
             joined.append(first.scan_id)
     if faults:
         raise ManifestError("The manifests contradict each other", faults, mend="correct one of them")
     write_manifest(rows.values(), out)
-    return Combined(tuple(rows.values()), tuple(dict.fromkeys(joined)), tuple(_label_warnings(read)))
+    return Combined(tuple(rows.values()), tuple(dict.fromkeys(joined)), (*_label_warnings(read), *differing))
 
 
 def _check(paths: Sequence[Path], names: Sequence[str]) -> None:
@@ -97,7 +101,17 @@ def _joined(first: ManifestRow, second: ManifestRow, where: str, faults: list[st
         if mine is not None:
             faults.append(f"{where}: {column} differs from {first.scan_id}, which names the same image")
         first = replace(first, **{column: theirs})
+    known = {name: value for name, value in first.extra.items() if value}
+    first = replace(first, extra={**dict(first.extra), **second.extra, **known})
     return first if first.site is not None else replace(first, site=second.site)
+
+
+def _own_differences(first: ManifestRow, second: ManifestRow, where: str) -> list[str]:
+    return [
+        f"{where}: column {name!r} differs from {first.scan_id}, which names the same image; the first value is kept"
+        for name, value in second.extra.items()
+        if value and first.extra.get(name) and first.extra[name] != value
+    ]
 
 
 def _label_warnings(manifests: Sequence[Manifest]) -> list[str]:

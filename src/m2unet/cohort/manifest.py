@@ -1,8 +1,8 @@
-"""The manifest: one CSV row a scan, checked whole before any work starts.
+"""The manifest: one CSV row per scan, checked whole before any work starts.
 
-Columns are ``scan_id, patient_id, image`` and, where known, ``lobes, severity, grade, site, age, sex, date, lesions``.
-Paths are relative to the manifest's folder. Severity is 1 (severe) for the grades severe and critical and 0
-(non-severe) for mild and moderate, by the clinical grade at the time of the scan (He et al. 2020).
+Columns are ``scan_id, patient_id, image`` and, where known, ``lobes, severity, grade, site, age, sex, date, lesions``;
+all others are the user's own. Paths are relative to the manifest's folder. Severity is 1 (severe) for the grades severe
+and critical and 0 (non-severe) for mild and moderate, by the clinical grade at the time of the scan (He et al. 2020).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar, cast
 
+from m2unet.cohort.columns import COLUMNS, HEADER_HINT, REQUIRED_COLUMNS, read_header
 from m2unet.cohort.table import read_records
 from m2unet.errors import ManifestError
 from m2unet.files import write_text
@@ -29,13 +30,11 @@ Grade = Literal["mild", "moderate", "severe", "critical"]
 Sex = Literal["M", "F", "O"]
 
 SEVERITY_OF_GRADE: Mapping[str, int] = MappingProxyType({"mild": 0, "moderate": 0, "severe": 1, "critical": 1})
-REQUIRED_COLUMNS = ("scan_id", "patient_id", "image")
-OPTIONAL_COLUMNS = ("lobes", "severity", "grade", "site", "age", "sex", "date", "lesions")
-COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 
 _SCAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names Windows keeps for devices
 _SEX = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
+_SEVERITIES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "0,0": 0, "1,0": 1}
 _MAX_AGE = 120
 
 _T = TypeVar("_T")
@@ -57,6 +56,7 @@ class ManifestRow:
         sex: ``M``, ``F`` or ``O`` (other), or None.
         date: day of the scan, or None.
         lesions: lesion mask on the image's grid, or None.
+        extra: columns of the user's own by name, in the order of the file, as text.
     """
 
     scan_id: str
@@ -70,6 +70,7 @@ class ManifestRow:
     sex: Sex | None = None
     date: datetime.date | None = None
     lesions: Path | None = None
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,9 @@ class Manifest:
 def read_manifest(path: str | Path, *, check_files: bool = True) -> Manifest:
     """Read and check a whole manifest.
 
-    Comma, semicolon and tab are understood as separators; the text is UTF-8, with or without a byte-order mark, or
-    UTF-16 with one. Blank lines are skipped. Row numbers are those a spreadsheet shows: the header is row 1.
+    Comma, semicolon and tab are understood as separators, also named by a ``sep=`` line; the text is UTF-8, with or
+    without a byte-order mark, or UTF-16 with one. Blank rows and columns are skipped. Row numbers are those a
+    spreadsheet shows: the header is row 1. Columns of the user's own are kept; a misspelt known one is a fault.
 
     Args:
         path: the CSV file.
@@ -153,10 +155,11 @@ def read_manifest(path: str | Path, *, check_files: bool = True) -> Manifest:
     """
     path = Path(path)
     records = read_records(path)
-    header = [cell.strip().lower() for cell in records[0][1]]
-    faults = _header_faults(header)
-    if faults:
-        raise ManifestError(f"The manifest {path.name} has faults in its header", faults, mend=_HEADER_MEND)
+    columns = read_header(records[0][1])
+    if columns.faults:
+        problem = f"The manifest {path.name} has faults in its header"
+        raise ManifestError(problem, columns.faults, mend=HEADER_HINT)
+    header, faults = columns.names, list[str]()
     rows: list[tuple[int, ManifestRow]] = []
     for number, cells in records[1:]:
         row, row_faults = _parse_row(header, cells, path.parent, check_files)
@@ -168,11 +171,11 @@ def read_manifest(path: str | Path, *, check_files: bool = True) -> Manifest:
         faults.append("there is no row below the header")
     if faults:
         raise ManifestError(f"The manifest {path.name} has {len(faults)} fault(s)", faults, mend="correct these rows")
-    return Manifest(path, tuple(row for _, row in rows), tuple(_warnings(rows)))
+    return Manifest(path, tuple(row for _, row in rows), (*columns.warnings, *_warnings(rows)))
 
 
 def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
-    """Write rows as a manifest, atomically; columns that no row fills are left out.
+    """Write rows as a manifest, atomically; known columns that no row fills are left out, the user's own come last.
 
     Args:
         rows: the scans; paths may be absolute or relative to the working folder and are written relative to the
@@ -180,41 +183,27 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | Path) -> None:
         path: the CSV file to write or replace.
 
     Raises:
-        ManifestError: if a ``scan_id`` occurs twice or cannot name a file.
+        ManifestError: if a ``scan_id`` occurs twice or cannot name a file, or a column of the user's own has no name
+            or that of a known one.
         StoreError: if the file cannot be written.
     """
-    path = Path(path)
+    path, rows = Path(path), list(rows)
     records = [_record(row, path.parent) for row in rows]
     faults = [
         f"row {number}: {fault}" for number, record in enumerate(records, 2) for fault in _id_faults(record["scan_id"])
     ]
     faults += _repeated([(number, record["scan_id"]) for number, record in enumerate(records, 2)])
+    own = dict.fromkeys(name for row in rows for name in row.extra)
+    faults += [f"a column of your own is called {name!r}" for name in own if not name or name.lower() in COLUMNS]
     if faults:
         raise ManifestError(f"The manifest {path.name} would have faults", faults)
     columns = [c for c in COLUMNS if c in REQUIRED_COLUMNS or any(record[c] for record in records)]
+    columns += dict.fromkeys(name for record in records for name in record if name not in COLUMNS)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     write_text(path, text.getvalue())
-
-
-# --- the header ------------------------------------------------------------------------------------------------------
-
-_HEADER_MEND = f"name the columns {', '.join(REQUIRED_COLUMNS)}, and where known {', '.join(OPTIONAL_COLUMNS)}"
-
-
-def _header_faults(header: Sequence[str]) -> list[str]:
-    faults = []
-    missing = [column for column in REQUIRED_COLUMNS if column not in header]
-    for column in header:
-        if column not in COLUMNS:
-            near = difflib.get_close_matches(column.replace(" ", "_"), COLUMNS, n=1, cutoff=0.6)
-            hint = f", did you mean {near[0]!r}" if near else ""
-            faults.append(f"unknown column {column!r}{hint}")
-    faults += [f"missing column {column!r}" for column in missing]
-    faults += [f"column {column!r} occurs twice" for column in sorted({c for c in header if header.count(c) > 1})]
-    return faults
 
 
 # --- one row ---------------------------------------------------------------------------------------------------------
@@ -282,12 +271,13 @@ def _parse_row(
         sex=row.parsed("sex", _sex, "M, F or O"),
         date=row.parsed("date", _date, "a date written YYYY-MM-DD"),
         lesions=row.path("lesions"),
+        extra={name: row.values[name] for name in header if name not in COLUMNS},
     )
     return (None if row.faults else parsed), row.faults
 
 
 def _severity(row: _Cells) -> tuple[int | None, Grade | None]:
-    severity = row.parsed("severity", {"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get, "0 (non-severe), 1 (severe) or empty")
+    severity = row.parsed("severity", _SEVERITIES.get, "0 (non-severe), 1 (severe) or empty")
     names = {name: name for name in SEVERITY_OF_GRADE}
     grade = row.parsed("grade", lambda text: names.get(text.lower()), "one of " + ", ".join(SEVERITY_OF_GRADE))
     if grade is not None and row.text("severity") is None:
@@ -313,12 +303,14 @@ def _path_fault(path: Path, text: str, folder_allowed: bool) -> str | None:
         return None if any(path.iterdir()) else "is an empty folder"
     if path.is_file():
         return None
+    if path.is_symlink():
+        return "is a link that leads nowhere; fetch the file (datalad get, git annex get)"
     return "does not exist; write paths with forward slashes" if "\\" in text else "does not exist"
 
 
 def _age(text: str) -> float | None:
     try:
-        age = float(text)
+        age = float(text.replace(",", "."))  # spreadsheets write 63,5 in half of the world
     except ValueError:
         return None
     return age if math.isfinite(age) and 0 <= age <= _MAX_AGE else None
@@ -383,7 +375,7 @@ def _record(row: ManifestRow, folder: Path) -> dict[str, str]:
         values[column] = _relative(path, folder) if isinstance(path, Path) else None
     if row.age is not None:
         values["age"] = f"{row.age:g}"
-    return {column: "" if value is None else str(value) for column, value in values.items()}
+    return {column: "" if value is None else str(value) for column, value in (dict(row.extra) | values).items()}
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -1,16 +1,26 @@
-"""A CSV file as records, whatever spreadsheet wrote it: comma, semicolon or tab; UTF-8, or UTF-16 with its mark."""
+"""A CSV file as records, whatever spreadsheet wrote it: comma, semicolon or tab; UTF-8, or UTF-16 with its mark.
+
+Excel's ``sep=;`` line is obeyed, and the blank rows and columns that it leaves around a table are dropped.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 from m2unet.errors import ManifestError
 
+_SEP_LINE = re.compile(
+    r'\s*(?:"sep=(?P<quoted>[^\r\n])"|sep=(?P<plain>[^\r\n]))[ ,;\t]*(?:\r\n|\r|\n|$)', re.IGNORECASE
+)
+
 
 def read_records(path: Path, kind: str = "manifest") -> list[tuple[int, list[str]]]:
     """The non-blank records of a CSV file, numbered as a spreadsheet numbers its rows; the first is the header.
+
+    Columns without a name and without any value are left out.
 
     Args:
         path: the file.
@@ -20,8 +30,7 @@ def read_records(path: Path, kind: str = "manifest") -> list[tuple[int, list[str
         ManifestError: if the file is absent, not text, not CSV, or empty.
     """
     text = _text(path, kind)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
+    text, delimiter = _delimiter(text)
     try:
         records = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -29,7 +38,28 @@ def read_records(path: Path, kind: str = "manifest") -> list[tuple[int, list[str
     numbered = [(n, cells) for n, cells in enumerate(records, 1) if any(cell.strip() for cell in cells)]
     if not numbered:
         raise ManifestError(f"The {kind} {path.name} is empty", ["no header"], mend="write a header and one row a scan")
-    return numbered
+    return _without_blank_columns(numbered)
+
+
+def _delimiter(text: str) -> tuple[str, str]:
+    """The text without a ``sep=`` line, and the separator that it or else the first row tells."""
+    named = _SEP_LINE.match(text)
+    if named:
+        return text[named.end() :], named["quoted"] or named["plain"]
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return text, max(",;\t", key=first.count)
+
+
+def _without_blank_columns(records: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    header = records[0][1]
+    blank = {
+        at
+        for at, name in enumerate(header)
+        if not name.strip() and not any(at < len(cells) and cells[at].strip() for _, cells in records)
+    }
+    if not blank:
+        return records
+    return [(n, [cell for at, cell in enumerate(cells) if at not in blank]) for n, cells in records]
 
 
 def _text(path: Path, kind: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,10 +164,8 @@ def _unit(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _shown(value: Any) -> str:
     """An element's value for messages: printable, short, no words, for these could be a name; empty if missing."""
-    if value is None or isinstance(value, str | bytes):
-        text = "" if value is None else value if isinstance(value, str) else value.decode("latin-1")
-    else:
-        text = "\\".join(str(part) for part in np.atleast_1d(np.asarray(value, dtype=object)))
+    parts = [] if value is None else value if isinstance(value, MutableSequence) else [value]
+    text = "\\".join(part.decode("latin-1") if isinstance(part, bytes) else str(part) for part in parts)
     text = "".join(c if c.isprintable() else "?" for c in text.strip(" \0"))
     return "a text" if re.search(r"[^\W\d_]{4}", text) else text[:_SHOWN]
 

@@ -230,7 +230,7 @@ def _rotation(quaternion: tuple[float, ...]) -> NDArray[np.float64] | None:
     from scipy.spatial.transform import Rotation
 
     b, c, d = quaternion
-    if not np.isfinite([b, c, d]).all():
+    if not np.isfinite([b, c, d]).all() or b * b + c * c + d * d > 1.01:
         return None
     a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
     matrix: NDArray[np.float64] = Rotation.from_quat([b, c, d, a]).as_matrix()
@@ -246,6 +246,9 @@ def _contradictions(
 ) -> list[Finding]:
     """What the sform says otherwise than the qform, or than the voxel steps alone where there is no qform."""
     steps = np.linalg.norm(sform[:, :3], axis=0)
+    if qform is None and header.codes[0] > 0:
+        said = f"the qform (code {header.codes[0]}) is no rotation; the sform (code {header.codes[1]}) is used"
+        return [finding("contradictory-geometry", said)]
     if qform is None:
         stated = _steps(header)
         if not (stated > 0).all() or (np.abs(stated / steps - 1) <= _STEP).all():
@@ -257,7 +260,8 @@ def _contradictions(
     if apart <= max(_APART_MM, 0.5 * scale * float(steps.min())):
         return []
     by_s, by_q = (
-        f"{_letters(form)}, steps {_triple(np.linalg.norm(form[:, :3], axis=0) * scale)} mm" for form in (sform, qform)
+        f"axes run {_letters(form)}, steps {_triple(np.linalg.norm(form[:, :3], axis=0) * scale)} mm"
+        for form in (sform, qform)
     )
     said = (
         f"sform (code {header.codes[1]}): {by_s}; qform (code {header.codes[0]}): {by_q}; "

@@ -29,6 +29,7 @@ _SAMPLE = 2_000_000
 _GAP, _HIGH_GAP = 150, 8000
 """A value so far below, or above, all others is padding; metal reaches far up, hence the second."""
 
+AIR_HU = -1000
 _PADDINGS = 4
 _FEWEST = 1000
 _STRAY = 0.02
@@ -67,14 +68,18 @@ def check_values(raw: RawScan) -> list[Finding]:
     low, high = float(array.min()), float(array.max())
     sample = _sample(array)
     not_hu = _not_hu(sample, low, high, raw.stored_bits)
-    if not_hu is None:
-        inside = _without_padding(sample)
-        if _FEWEST <= inside.size < sample.size:
-            sample, low, high = inside, float(inside.min()), float(inside.max())
-            not_hu = _not_hu_beside_padding(sample, low, high)
-        else:
-            not_hu = _moved(sample)
-    return [not_hu] if not_hu is not None else _windowed(sample, low, high)
+    if not_hu is not None:
+        return [not_hu]
+    inside = _without_padding(sample)
+    if not _FEWEST <= inside.size < sample.size:
+        moved = _moved(sample)
+        return [moved] if moved is not None else _windowed(sample, low, high)
+    not_hu = _not_hu_beside_padding(inside, float(inside.min()), float(inside.max()))
+    if not_hu is not None:
+        return [not_hu]
+    if low <= AIR_HU:  # a value above it that holds many voxels may be the end of a window, not padding
+        sample, low, high = inside, float(inside.min()), float(inside.max())
+    return _windowed(sample, low, high)
 
 
 def _sample(array: NDArray[Any]) -> NDArray[Any]:

@@ -61,6 +61,7 @@ class ScanScore:
         slice_mm: distance between slices.
         sex, age: from the manifest.
         content_sha256: of the prepared voxels, to be compared with those of training scans.
+        extra: columns of the user's own, from the manifest.
     """
 
     scan_id: str
@@ -84,6 +85,7 @@ class ScanScore:
     sex: str | None = None
     age: float | None = None
     content_sha256: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,19 @@ def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, set
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if {name: kept.get(name) for name in key} == key and kept["score"]["error"] is None:
-                return ScanScore(**{**kept["score"], "reasons": tuple(kept["score"]["reasons"])})
+                score = ScanScore(**{**kept["score"], "reasons": tuple(kept["score"]["reasons"])})
+                return replace(score, **_from_manifest(row))  # which may have been corrected since
         except (ValueError, KeyError, TypeError):
             logger.warning("%s: the kept score is damaged and made again", row.scan_id)
     score = _score(predictor, row, settings)
     write_json(path, {**key, "score": asdict(score)})
     return score
+
+
+def _from_manifest(row: ManifestRow) -> dict[str, Any]:
+    """What a score has from the manifest alone."""
+    names = ("scan_id", "patient_id", "site", "severity", "sex", "age")
+    return {name: getattr(row, name) for name in names} | {"extra": dict(row.extra)}
 
 
 def kept_scores(folder: Path) -> list[ScanScore]:
@@ -175,7 +184,7 @@ def kept_scores(folder: Path) -> list[ScanScore]:
 
 
 def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> ScanScore:
-    score = ScanScore(row.scan_id, row.patient_id, site=row.site, severity=row.severity, sex=row.sex, age=row.age)
+    score = ScanScore(**_from_manifest(row))
     try:
         if isinstance(predictor, HandcraftedPredictor):  # it finds no lobes to compare
             found = predictor.assess_row(row, settings.lobe_codes)
@@ -290,17 +299,26 @@ def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5, seed: int = 
 
 
 def write_predictions(path: Path, scores: Sequence[ScanScore]) -> None:
-    """One CSV row a scan; empty cells where a value cannot be had."""
+    """One CSV row per scan, the columns of the user's own last; empty cells where a value is not available.
+
+    A column of the user's own with the name of one of these becomes ``manifest_NAME``.
+    """
     columns = ["scan_id", "patient_id", "site", "severity", "probability", "spread"]
     columns += ["raw", "low", "high", "threshold", "answer", "reasons", "distance", "scanner", "slice_mm", "sex", "age"]
     columns += [*OVERLAP_NAMES, *SURFACE_NAMES, "error"]
+    own: dict[str, str] = {}
+    for name in dict.fromkeys(name for score in scores for name in score.extra):
+        own[name] = name
+        while own[name] in (*columns, *list(own.values())[:-1]):
+            own[name] = f"manifest_{own[name]}"
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table = csv.DictWriter(text, [*columns, *own.values()], lineterminator="\n")
     table.writeheader()
     for score in scores:
         row = {name: value for name, value in asdict(score).items() if name != "overlap"} | score.overlap
         row["reasons"] = "; ".join(score.reasons) or None
-        table.writerow({name: "" if row.get(name) is None else row[name] for name in columns})
+        cells = {name: "" if row.get(name) is None else row[name] for name in columns}
+        table.writerow(cells | {written: score.extra.get(name, "") for name, written in own.items()})
     write_text(path, text.getvalue())
 
 
