@@ -29,6 +29,7 @@ from m2unet.cohort.masks import read_lobe_mask
 from m2unet.cohort.store import ScanRecord, Store, content_hash
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
+from m2unet.ct.identity import all_files, scan_files
 from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
@@ -180,7 +181,7 @@ def find_duplicates(store: Store, scan_ids: Iterable[str]) -> tuple[tuple[str, .
 
 def _members(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(member for member in path.rglob("*") if member.is_file())
+        return scan_files(path) or all_files(path)
     if path.suffix.lower() in _HEADER_AND_DATA:
         return sorted(member for member in path.parent.glob("*") if member.stem == path.stem and member.is_file())
     return [path]

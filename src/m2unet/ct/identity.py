@@ -143,6 +143,11 @@ def source_fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def all_files(path: Path) -> list[Path]:
+    """Every file under a folder, or a file with its data file: what a mask is read from."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else list(with_data(path))
+
+
 def scan_files(path: Path) -> list[Path]:
     """Files that a scan given as a folder can be made of: the DICOM files under it, but those of this package.
 

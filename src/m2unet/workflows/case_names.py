@@ -3,6 +3,7 @@ without what the scan's header says of the patient."""
 
 from __future__ import annotations
 
+import logging
 import re
 import traceback
 import unicodedata
@@ -14,6 +15,8 @@ from m2unet.ct.identity import ScanIdentity
 from m2unet.ct.patient import PatientWords
 from m2unet.errors import ConfigError
 from m2unet.workflows.case_folder import RESERVED
+
+logger = logging.getLogger(__name__)
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr.gz", ".img.gz", ".hdr", ".img", ".dcm")
 NEUTRAL = "scan"
@@ -90,6 +93,20 @@ def without_names(text: str, paths: Sequence[Path], patient: PatientWords, *, an
     if anywhere:
         text = _PATH.sub("(a path)", text)
     return re.sub(r"\S+", lambda word: "(...)" if patient.resemble(word[0]) else word[0], text)
+
+
+def unexpected(name: str, error: Exception, paths: Sequence[Path], patient: PatientWords) -> str:
+    """A fault of the program or the machine in words; its traceback goes to the log.
+
+    Args:
+        name: of the case.
+        error: what was raised.
+        paths, patient: as for :func:`without_names`.
+    """
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message = f"unexpected {without_names(text, paths, patient)}"
+    logger.error("%s failed: %s\n%s", name, message, traceback_text(error, paths, patient))
+    return message
 
 
 def traceback_text(error: BaseException, paths: Sequence[Path], patient: PatientWords) -> str:

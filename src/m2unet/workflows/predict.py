@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import read_manifest
 from m2unet.ct.findings import QualityError
-from m2unet.ct.identity import ScanIdentity, identify_scan, path_digest, source_fingerprint
+from m2unet.ct.identity import ScanIdentity, all_files, identify_scan, path_digest, source_fingerprint
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ConfigError, M2UNetError, ScanError
@@ -34,7 +34,7 @@ from m2unet.workflows.case_folder import (
     SourceRecord,
     read_json_file,
 )
-from m2unet.workflows.case_names import case_name, check_names, traceback_text, without_names
+from m2unet.workflows.case_names import case_name, check_names, unexpected, without_names
 from m2unet.workflows.collect import CohortFolder
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.scoring import AnyPredictor
@@ -253,7 +253,7 @@ def _finished_or_made(
 ) -> tuple[ResultDocument, bool]:
     of_volume, folder = identity, claim.folder.path
     if isinstance(predictor, HandcraftedPredictor) and case.mask is not None:  # the result depends on it
-        identity = replace(identity, fingerprint=source_fingerprint([*identity.files, case.mask]))
+        identity = replace(identity, fingerprint=source_fingerprint([*identity.files, *all_files(case.mask)]))
     kept = None if options.overwrite else _finished(folder, predictor, identity, options)
     if kept is not None:
         return kept, True
@@ -339,17 +339,11 @@ def _paths(case: Case) -> list[Path]:
 def _message(error: Exception, case: Case, identity: ScanIdentity) -> str:
     """An error in words, without a path and without the patient's particulars."""
     text = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
-    if not isinstance(error, (M2UNetError, OSError)):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return without_names(text, _paths(case), identity.patient)
 
 
 def _unexpected(outcome: CaseOutcome, error: Exception, identity: ScanIdentity) -> CaseOutcome:
-    """A fault of the program or the machine: its traceback goes to the log."""
-    message = f"unexpected {_message(error, outcome.case, identity)}"
-    logger.error(
-        "%s failed: %s\n%s", outcome.name, message, traceback_text(error, _paths(outcome.case), identity.patient)
-    )
+    message = unexpected(outcome.name, error, _paths(outcome.case), identity.patient)
     return replace(outcome, error=message, unexpected=True)
 
 
