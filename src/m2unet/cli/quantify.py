@@ -40,8 +40,12 @@ def quantify(
     series: Series = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
-    from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
+    from m2unet.ct.identity import identify_scan
+    from m2unet.workflows.quantify import opacity_config, quantify_scan, refuse_other_figures, write_quantified
 
+    identity = None if out is None else identify_scan(scan, series=series)
+    if out is not None and identity is not None and identity.basis != "path":
+        refuse_other_figures(out, identity.digest)
     config = opacity_config(overrides or [])
     found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=config, series=series)
     if out is not None:

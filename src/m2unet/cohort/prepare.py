@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -34,6 +36,8 @@ from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import EXIT_OK, EXIT_SOME_FAILED, M2UNetError, ScanError
+
+logger = logging.getLogger(__name__)
 
 Status = Literal["prepared", "skipped", "failed"]
 _HEADER_AND_DATA = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie in a file beside
@@ -208,6 +212,8 @@ def _prepare_scan(job: _Job) -> ScanOutcome:
         return ScanOutcome(scan_id, "failed", "not enough memory", seconds=time.monotonic() - started)
     except Exception as error:  # one scan's surprise must not stop the cohort
         reason = f"unexpected {type(error).__name__}: {error}"
+        where = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s failed: unexpected %s\n%s", scan_id, type(error).__name__, where)
         return ScanOutcome(scan_id, "failed", reason, seconds=time.monotonic() - started)
     return ScanOutcome(scan_id, "prepared", warnings=warnings, seconds=time.monotonic() - started)
 

@@ -15,6 +15,7 @@ from m2unet.ct.findings import QualityError
 from m2unet.ct.patient import PatientWords
 from m2unet.ct.patient_headers import dicom_words, key_value_words, nifti_words
 from m2unet.ct.sniff import sniff
+from m2unet.ct.volume import Volume
 
 SHOWN = 8
 """Digits of a digest that names and pages show."""
@@ -123,6 +124,14 @@ def _few(files: Iterable[Path], most: int = 2000) -> list[Path]:
 def _identify_path(path: Path, words: PatientWords | None = None) -> ScanIdentity:
     digest = path_digest(path)
     return ScanIdentity(digest, "path", digest, patient=words or PatientWords())
+
+
+def volume_digest(volume: Volume) -> str | None:
+    """Digest of the scan that a volume was read from; None for one that was made in memory."""
+    uid = str(volume.source.header.get("series_instance_uid") or "").strip()
+    if uid:
+        return uid_digest(uid)
+    return None if volume.source.path is None else identify_scan(Path(volume.source.path)).digest
 
 
 def path_digest(path: Path) -> str:
