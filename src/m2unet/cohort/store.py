@@ -178,6 +178,10 @@ class StoredScan:
         return array
 
 
+_OWN = frozenset({"ct.npy", "lobes.npy", "scan.json", "old"})
+"""What the folder of a prepared scan may hold."""
+
+
 class Store:
     """A folder of prepared scans.
 
@@ -299,7 +303,7 @@ class Store:
             StoreError: if it cannot be written, or its folder holds something else.
         """
         final = self.folder / scan_id
-        if final.exists() and not (final / "scan.json").is_file():
+        if final.is_dir() and {entry.name for entry in final.iterdir()} - _OWN:
             raise StoreError(
                 f"The store's folder for {scan_id} holds something that is no prepared scan, and is left alone",
                 mend="choose another folder for the store",
