@@ -26,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: for whatever the operating system refuses.
     """
     # Unique among machines too: two that share a folder may run processes of one number.
-    temporary = path.with_name(f".{os.getpid()}-{_machine()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
+    temporary = path.with_name(f".{owner_mark()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -42,6 +42,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Find out whether a folder can be made and written to, before any work is done; nothing is left there.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    made: list[Path] = []
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            with suppress(FileExistsError):  # another process was faster
+                place.mkdir()
+                made.insert(0, place)
+        probe = folder / f".{owner_mark()}-{uuid.uuid4().hex[:8]}.tmp.probe"
+        try:
+            probe.write_bytes(b"m2unet")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            "The folder of the results cannot be written",
+            found=f"{folder}: {error.strerror or error}",
+            mend="choose another folder for --out, or allow writing there",
+        ) from error
+    finally:
+        for place in made:  # those that are needed are made again when something is written
+            with suppress(OSError):
+                place.rmdir()
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left in a folder when they were writing there."""
     for path in folder.glob(".*.tmp.*"):
@@ -49,6 +79,11 @@ def sweep(folder: Path) -> None:
         if made and made[2] == _machine() and not _runs(int(made[1])):
             with suppress(OSError):
                 path.unlink()
+
+
+def owner_mark() -> str:
+    """This process among those of all machines that share a folder."""
+    return f"{os.getpid()}-{_machine()}"
 
 
 def _machine() -> str:

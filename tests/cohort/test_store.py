@@ -204,3 +204,13 @@ def test_a_file_in_the_way(tmp_path: Path, store: Store, monkeypatch: pytest.Mon
     with pytest.raises(StoreError, match="No space left"):
         store.write("c", record(), ARRAY, None)
     assert store.scan_ids() == ["a", "b"]
+
+
+def test_a_folder_of_somebody_else_is_left_alone(store: Store) -> None:
+    """As where the store is begun in the folder that holds the scans themselves."""
+    series = store.folder / "s001"
+    series.mkdir()
+    (series / "IM0001.dcm").write_text("a slice")
+    with pytest.raises(StoreError, match="left alone"):
+        store.write("s001", record(), ARRAY, None)
+    assert [path.name for path in series.iterdir()] == ["IM0001.dcm"] and not list(store.folder.glob(".s001~*"))

@@ -20,7 +20,7 @@ import pytest
 import SimpleITK as sitk
 
 from m2unet.cohort.manifest import Manifest
-from m2unet.errors import ConfigError
+from m2unet.errors import ConfigError, OutputError
 from m2unet.inference.predictor import Predictor
 from m2unet.report.result import ResultDocument
 from m2unet.workflows.case import CaseOptions
@@ -68,11 +68,11 @@ def test_a_killed_worker_costs_no_result(run: RunFolder, cohort: Manifest, tmp_p
             os.kill(first.pid, signal.SIGKILL)
             done += list(outcomes)
     assert first.returncode == -signal.SIGKILL
-    assert sorted(outcome.case.name for outcome in done) == sorted(case.name for case in cases)
+    assert sorted(outcome.name for outcome in done) == sorted(str(case.name) for case in cases)
     assert not [outcome.error for outcome in done if outcome.error]
     alone = list(predict_cases(Predictor.load(run.path), cases, tmp_path / "one", PLAIN))
     for outcome in alone:
-        other = tmp_path / "many" / outcome.case.name
+        other = tmp_path / "many" / outcome.name
         kept = ResultDocument.model_validate_json((other / "result.json").read_text())
         assert outcome.result is not None
         assert kept.severity == outcome.result.severity
@@ -148,3 +148,28 @@ def test_without_dask_the_extra_is_named(
     with pytest.raises(ConfigError, match=r"m2unet\[cluster\]"):
         list(predict_on_cluster(ClusterJob(run.path, tmp_path, "tcp://127.0.0.1:1"), []))
     assert time.monotonic() - started < 10
+
+
+def test_the_table_of_a_cluster_s_results_is_whole(run: RunFolder, cohort: Manifest, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"nothing")
+    cases = [Case(row.scan_id, row.image) for row in cohort.rows[:2]] + find_cases([bad])
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://", host="127.0.0.1"
+    ) as cluster:
+        job = ClusterJob(run.path, tmp_path / "out", cluster.scheduler_address, engine="reference", options=PLAIN)
+        outcomes = []
+        for outcome in predict_on_cluster(job, cases):
+            outcomes.append(outcome)
+            names = [line.split(",")[0] for line in (tmp_path / "out" / "cohort.csv").read_text().splitlines()[1:]]
+            assert {done.name for done in outcomes} <= set(names)
+    assert sorted(outcome.error is None for outcome in outcomes) == [False, True, True]
+    assert {outcome.name.rsplit("-", 1)[0] for outcome in outcomes if outcome.error} == {"bad"}
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    job = ClusterJob(run.path, tmp_path / "file", "nonsense://nowhere")
+    with pytest.raises(OutputError, match="cannot be written"):
+        list(predict_on_cluster(job, []))

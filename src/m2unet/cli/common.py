@@ -27,7 +27,22 @@ Series = Annotated[
         help="The DICOM series to read: its UID or the first 6 or more digits of its digest, as messages show.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
+
+
+def writable(context: typer.Context, out: Path | None) -> Path | None:
+    """Refuse a folder of results that cannot be written, before anything is read.
+
+    Raises:
+        OutputError: saying why.
+    """
+    from m2unet.files import require_writable
+
+    if out is not None and not context.resilient_parsing:
+        require_writable(out)
+    return out
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", callback=writable, help="Folder of the results.")]
 
 LobeCodes = Annotated[
     str | None,

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Overrides, say
+from m2unet.cli.common import Overrides, say, writable
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of everything made.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", callback=writable, help="Folder of everything made.")] = Path(
+        "runs/demo"
+    ),
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     overrides: Overrides = None,
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 from m2unet import __version__
 from m2unet.cli.annotate import annotate
 from m2unet.cli.check import check
+from m2unet.cli.collect import collect
 from m2unet.cli.common import HELP_MARKUP
 from m2unet.cli.crossval import crossval
 from m2unet.cli.demo import demo
@@ -58,6 +59,7 @@ for _command in (
     demo,
     check,
     predict,
+    collect,
     quantify,
     followup,
     phantom,

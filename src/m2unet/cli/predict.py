@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Engine, LobeCodes, Out, code_system, say
+from m2unet.cli.common import Device, Engine, LobeCodes, Out, Series, code_system, say
 
 if TYPE_CHECKING:
     from m2unet.workflows.case import CaseOptions
@@ -23,6 +24,11 @@ def predict(
         Path | None,
         typer.Option("--model", help="A run folder, e.g. runs/demo [default: the lobe model shipped with m2unet]."),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="Name of the case, once for each scan, in order; a manifest names its own."),
+    ] = None,
+    series: Series = None,
     mask_format: Annotated[
         str | None, typer.Option("--mask-format", help=".nii.gz, .mha or .nrrd [default: the input's own].")
     ] = None,
@@ -61,7 +67,7 @@ def predict(
 
     if mask_format not in (None, ".nii.gz", ".nii", ".mha", ".nrrd"):
         raise ConfigError("The mask's format is not known", found=mask_format, expected=".nii.gz, .nii, .mha or .nrrd")
-    cases = _cases(scans, lobes, lobe_codes)
+    cases = _cases(scans, lobes, lobe_codes, names=name or (), series=series)
     exporters = (export_dicom,) if dicom else ()
     steps, cuts = case_settings(overrides or [])
     options = CaseOptions(
@@ -76,11 +82,18 @@ def predict(
     _tell(outcomes, out)
 
 
-def _cases(scans: list[Path], lobes: Path | None, lobe_codes: str | None) -> list[Case]:
+def _cases(
+    scans: list[Path],
+    lobes: Path | None,
+    lobe_codes: str | None,
+    *,
+    names: Sequence[str] = (),
+    series: str | None = None,
+) -> list[Case]:
     from m2unet.errors import ConfigError
     from m2unet.workflows.predict import find_cases
 
-    cases = find_cases(scans)
+    cases = find_cases(scans, names, series=series)
     if lobes is not None:
         if len(cases) != 1:
             raise ConfigError("--lobes is the mask of one scan", found=f"{len(cases)} scans", expected="one")
@@ -90,38 +103,43 @@ def _cases(scans: list[Path], lobes: Path | None, lobe_codes: str | None) -> lis
 
 def _predict_here(
     folder: Path, cases: list[Case], out: Path, options: CaseOptions, device: str, engine: str
-) -> list[CaseOutcome]:
+) -> Iterator[CaseOutcome]:
     from m2unet.cli.progress import TerminalProgress
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.methods import load_method
     from m2unet.workflows.predict import predict_cases
 
     predictor = load_method(folder, device=str(choose_device(device)), engine=engine)
-    return list(predict_cases(predictor, cases, out, options, progress=TerminalProgress()))
+    return predict_cases(predictor, cases, out, options, progress=TerminalProgress())
 
 
-def _predict_there(job: ClusterJob, cases: list[Case]) -> list[CaseOutcome]:
+def _predict_there(job: ClusterJob, cases: list[Case]) -> Iterator[CaseOutcome]:
     from m2unet.cli.progress import TerminalProgress
     from m2unet.workflows.cluster import predict_on_cluster
 
-    return list(predict_on_cluster(job, cases, progress=TerminalProgress()))
+    return predict_on_cluster(job, cases, progress=TerminalProgress())
 
 
-def _tell(outcomes: list[CaseOutcome], out: Path) -> None:
-    """Say what became of each case, and exit with 1 if some failed, 2 if all did."""
+def _tell(outcomes: Iterator[CaseOutcome], out: Path) -> None:
+    """Say what became of each case when it is done; exit with 1 if some failed, 2 if all did because of their scans."""
     from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
 
+    done: list[CaseOutcome] = []
     for outcome in outcomes:
-        say(f"{outcome.case.name}: {_line(outcome)}")
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    say(f"{len(outcomes) - failed} of {len(outcomes)} scans predicted, in {out}. Research use only.")
+        say(f"{outcome.name}: {_line(outcome)}")
+        done.append(replace(outcome, result=None))
+    failed = [outcome for outcome in done if outcome.error is not None]
+    say(f"{len(done) - len(failed)} of {len(done)} scans predicted, in {out}. Research use only.")
+    say("Which case is which scan: sources.csv there. It names paths and UIDs: keep it on this disk.")
     if failed:
-        raise typer.Exit(EXIT_BAD_INPUT if failed == len(outcomes) else EXIT_SOME_FAILED)
+        bad_input = len(failed) == len(done) and not any(outcome.unexpected for outcome in failed)
+        raise typer.Exit(EXIT_BAD_INPUT if bad_input else EXIT_SOME_FAILED)
 
 
 def _line(outcome: CaseOutcome) -> str:
+    renamed = "named so because its own name resembles what the header says of the patient" if outcome.renamed else ""
     if outcome.result is None:
-        return f"failed: {outcome.error}"
+        return "; ".join(part for part in (f"failed: {outcome.error}", renamed) if part)
     severity = outcome.result.severity
     said = "no severity"
     if severity.probability is not None:
@@ -130,8 +148,6 @@ def _line(outcome: CaseOutcome) -> str:
         f"{q.region} {q.volume_ml:.0f} ml" for q in outcome.result.lobes.volumes if q.volume_ml is not None
     )
     warnings = sum(f.level == "warning" for f in outcome.result.findings)
-    return "; ".join(
-        part
-        for part in (said, volumes, f"{warnings} warning(s)" if warnings else "", "skipped" if outcome.skipped else "")
-        if part
-    )
+    counted = f"{warnings} warning(s)" if warnings else ""
+    skipped = "skipped" if outcome.skipped else ""
+    return "; ".join(part for part in (said, volumes, counted, skipped, renamed) if part)

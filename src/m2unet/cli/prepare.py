@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.cli.common import LobeCodes, Overrides, Preset, code_system, say, settings
+from m2unet.cli.common import LobeCodes, Overrides, Preset, code_system, say, settings, writable
 
 if TYPE_CHECKING:
     from m2unet.cohort.prepare import PrepareReport
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 def prepare(
     manifest: Annotated[Path, typer.Argument(help="The cohort's manifest (CSV).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the store; made if missing.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=writable, help="Folder of the store; made if missing.")],
     *,
     preset: Preset = "paper",
     overrides: Overrides = None,

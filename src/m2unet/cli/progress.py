@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,9 @@ class TerminalProgress:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[note]}"),
         )
-        with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
+        # Lines of results printed meanwhile: above the bar on a terminal; into a file or a pipe as they are.
+        above = sys.stdout.isatty()
+        with Bars(*columns, console=self.console, refresh_per_second=4, redirect_stdout=above) as bars:
             task = bars.add_task(title, total=None, note="")
 
             def show(done: int, total: int, note: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2unet.anatomy import CODE_SYSTEMS
-from m2unet.cli.common import Series, code_system, say
+from m2unet.cli.common import Series, code_system, say, writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +36,9 @@ def quantify(
             help=f"Whose codes the mask uses: {', '.join(CODE_SYSTEMS)}; auto recognises them, and names decide.",
         ),
     ] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, JSON and opacity mask.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", callback=writable, help="Folder for tables, JSON and opacity mask.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A cut or scale, e.g. consolidation_from_hu=-250.")
@@ -44,8 +46,12 @@ def quantify(
     series: Series = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
-    from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
+    from m2unet.ct.identity import identify_scan
+    from m2unet.workflows.quantify import opacity_config, quantify_scan, refuse_other_figures, write_quantified
 
+    identity = None if out is None else identify_scan(scan, series=series)
+    if out is not None and identity is not None and identity.basis != "path":
+        refuse_other_figures(out, identity.digest)
     config = opacity_config(overrides or [])
     found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=config, series=series)
     if out is not None:

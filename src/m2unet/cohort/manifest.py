@@ -389,3 +389,8 @@ def _relative(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         return path.resolve().as_posix()
+
+
+def can_name_files(text: str) -> bool:
+    """Whether a text may be a ``scan_id``, which names folders and files on every system."""
+    return not _id_faults(text)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,11 +30,14 @@ from m2unet.cohort.masks import CHECKS, read_lobes
 from m2unet.cohort.store import ScanRecord, Store, content_hash
 from m2unet.config import PrepareConfig
 from m2unet.ct.findings import Finding
+from m2unet.ct.identity import all_files, scan_files
 from m2unet.ct.prepare import PreparedScan, prepare_volume
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_SOME_FAILED, M2UNetError
 from m2unet.processes import WorkerPool, describe_exit
+
+logger = logging.getLogger(__name__)
 
 Status = Literal["prepared", "skipped", "failed"]
 _HEADER_AND_DATA = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie in a file beside
@@ -184,7 +189,7 @@ def find_duplicates(store: Store, scan_ids: Iterable[str]) -> tuple[tuple[str, .
 
 def _members(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(member for member in path.rglob("*") if member.is_file())
+        return scan_files(path) or all_files(path)
     if path.suffix.lower() in _HEADER_AND_DATA:
         return sorted(member for member in path.parent.glob("*") if member.stem == path.stem and member.is_file())
     return [path]
@@ -211,6 +216,8 @@ def _prepare_scan(job: _Job) -> ScanOutcome:
         return ScanOutcome(scan_id, "failed", "not enough memory", seconds=time.monotonic() - started)
     except Exception as error:  # one scan's surprise must not stop the cohort
         reason = f"unexpected {type(error).__name__}: {error}"
+        where = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s failed: unexpected %s\n%s", scan_id, type(error).__name__, where)
         return ScanOutcome(scan_id, "failed", reason, seconds=time.monotonic() - started)
     return ScanOutcome(scan_id, "prepared", warnings=warnings, seconds=time.monotonic() - started)
 

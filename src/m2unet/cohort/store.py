@@ -178,6 +178,10 @@ class StoredScan:
         return array
 
 
+_OWN = frozenset({"ct.npy", "lobes.npy", "scan.json", "old"})
+"""What the folder of a prepared scan may hold."""
+
+
 class Store:
     """A folder of prepared scans.
 
@@ -296,8 +300,14 @@ class Store:
         """Write one scan whole or not at all, replacing an earlier one.
 
         Raises:
-            StoreError: if it cannot be written.
+            StoreError: if it cannot be written, or its folder holds something else.
         """
+        final = self.folder / scan_id
+        if final.is_dir() and {entry.name for entry in final.iterdir()} - _OWN:
+            raise StoreError(
+                f"The store's folder for {scan_id} holds something that is no prepared scan, and is left alone",
+                mend="choose another folder for the store",
+            )
         self.clear_leftovers(scan_id)
         try:
             temporary = Path(tempfile.mkdtemp(prefix=f".{scan_id}~", dir=self.folder))
@@ -307,7 +317,6 @@ class Store:
                 if lobes is not None:
                     np.save(temporary / "lobes.npy", np.ascontiguousarray(lobes))
                 (temporary / "scan.json").write_text(record.to_json(), encoding="utf-8")
-                final = self.folder / scan_id
                 if final.exists():
                     final.rename(temporary / "old")
                 temporary.rename(final)

@@ -6,8 +6,8 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,21 @@ class CohortCase:
         folder: its folder, relative to the page; also its name.
         document: what was found, or None.
         error: why it failed, or None.
+        digest: of its scan; None where the result does not say.
+        extra: the user's own columns of a manifest.
     """
 
     folder: str
     document: ResultDocument | None
     error: str | None = None
+    digest: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """Flat figures; None where one cannot be had."""
         found: dict[str, Any] = {"case": self.folder, "status": "failed" if self.document is None else "done"}
-        found |= dict.fromkeys(COLUMNS[2:])
-        found["error"] = self.error
+        found |= dict.fromkeys(COLUMNS[3:])
+        found |= {"scan_digest": self.digest, "error": self.error}
         if self.document is None:
             return found
         severity, lobes = self.document.severity, self.document.lobes
@@ -66,6 +70,7 @@ class CohortCase:
 
 COLUMNS: tuple[str, ...] = (
     "case",
+    "scan_digest",
     "status",
     "severity",
     "severity_spread",
@@ -84,12 +89,17 @@ COLUMNS: tuple[str, ...] = (
 
 
 def cohort_csv(cases: Sequence[CohortCase]) -> str:
-    """One row a case with :data:`COLUMNS`; an empty cell where a value cannot be had."""
+    """One row a case with :data:`COLUMNS` and the user's own; an empty cell where a value is not available.
+
+    An own column whose name is taken is called ``own_NAME``.
+    """
+    own = {name: f"own_{name}" if name in COLUMNS else name for case in cases for name in case.extra}
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, [*COLUMNS, *own.values()], lineterminator="\n")
     table.writeheader()
     for case in cases:
-        table.writerow({name: "" if value is None else value for name, value in case.row().items()})
+        row = case.row() | {own[name]: value for name, value in case.extra.items()}
+        table.writerow({name: "" if value is None else value for name, value in row.items()})
     return text.getvalue()
 
 

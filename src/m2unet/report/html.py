@@ -90,7 +90,8 @@ def _patient(case: str, identity: Identity | None) -> list[tuple[str, str]]:
 def _scan_line(document: ResultDocument) -> str:
     z, y, x = document.scan.shape
     dz, dy, dx = document.scan.spacing_mm
-    return f"{z} slices of {x} × {y}; {dx:.2f} × {dy:.2f} × {dz:.2f} mm; {document.scan.format.upper()}"
+    which = f"; {document.scan.digest[:8]}" if document.scan.digest else ""
+    return f"{z} slices of {x} × {y}; {dx:.2f} × {dy:.2f} × {dz:.2f} mm; {document.scan.format.upper()}{which}"
 
 
 def _montage_text(document: ResultDocument) -> str:

@@ -20,11 +20,17 @@ class _Part(BaseModel):
 
 
 class ScanPart(_Part):
-    """The scan as it was read. Sizes and spacings are of the canonical LPS array, (z, y, x)."""
+    """The scan as it was read. Sizes and spacings are of the canonical LPS array, (z, y, x).
+
+    ``digest`` says which scan it is without saying whose: SHA-256 of the DICOM series' UID, of the content of any other
+    file. ``images`` is that of the UIDs of the series' images. Both are None in results of versions that kept none.
+    """
 
     format: str
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
+    digest: str | None = None
+    images: str | None = None
 
 
 class FindingPart(_Part):

@@ -16,15 +16,17 @@ from typing import Any
 from m2unet import __version__
 from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
 from m2unet.config import Config, dump_config, load_config
+from m2unet.ct.identity import ScanIdentity, identify_scan
 from m2unet.ct.read import read_scan
 from m2unet.ct.write import write_mask
 from m2unet.errors import M2UNetError, ManifestError, RunError
 from m2unet.export.annotators import write_segmentation, write_snap_labels
-from m2unet.files import write_json, write_text
+from m2unet.files import require_writable, write_json, write_text
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Predictor
 from m2unet.inference.uncertainty import CONFIDENT_FROM, propose_lobes
-from m2unet.workflows.predict import source_fingerprint
+from m2unet.workflows.case_folder import read_json_file
+from m2unet.workflows.case_names import unexpected, without_names
 from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
@@ -184,6 +186,8 @@ def propose_masks(
     Raises:
         ManifestError: if every scan has a mask.
         ModelError: if there is no model, or it does not segment lobes.
+        OutputError: if the folder cannot be written.
+        RunError: if it holds proposals for another manifest.
     """
     options = options or ProposeOptions()
     rows = [row for row in manifest.rows if options.every or row.lobes is None]
@@ -193,6 +197,8 @@ def propose_masks(
         )
     predictor = Predictor.load(run, device=device)
     folder, shown = AnnotationFolder(out), progress or NoProgress()
+    require_writable(out)
+    _refuse_other_proposals(folder, manifest)
     found: list[Ranked] = []
     with shown.stage("proposing lobes") as step:
         for number, row in enumerate(rows, 1):
@@ -203,12 +209,27 @@ def propose_masks(
     return ranked
 
 
+def _refuse_other_proposals(folder: AnnotationFolder, manifest: Manifest) -> None:
+    """Corrected masks are known by the names of their scans, which mean the same only within one manifest."""
+    if not folder.index.is_file():
+        return
+    held = (folder.path / folder.read_index()["manifest"]).resolve()
+    if held != manifest.path.resolve():
+        raise RunError(
+            "The folder holds proposals for the scans of another manifest",
+            found=held.name,
+            mend="choose another --out",
+        )
+
+
 def _kept_or_proposed(
     row: ManifestRow, predictor: Predictor, folder: AnnotationFolder, options: ProposeOptions
 ) -> Ranked:
     note = folder.proposal(row.scan_id, ".json")
+    identity = identify_scan(row.image)
     try:
-        key = _key(row, predictor, options)
+        _refuse_other_scan(note, identity)
+        key = _key(identity, predictor, options)
         kept = _kept(note, key)
         if kept is not None:
             return kept
@@ -218,12 +239,27 @@ def _kept_or_proposed(
         write_mask(volume, tidied, folder.proposal(row.scan_id))
         write_segmentation(volume, tidied, folder.proposal(row.scan_id, ".seg.nrrd"))
         write_mask(volume, proposal.confident, folder.confident(row.scan_id))
-    except (M2UNetError, OSError, MemoryError) as error:
-        logger.warning("%s: no proposal: %s", row.scan_id, error)
-        return Ranked(row.scan_id, None, error=str(error))
+    except (M2UNetError, OSError) as error:
+        text = (error.strerror or "") if isinstance(error, OSError) else str(error)
+        message = without_names(text, [row.image], identity.patient)
+        logger.warning("%s: no proposal: %s", row.scan_id, message)
+        return Ranked(row.scan_id, None, error=message)
+    except Exception as error:  # one scan's surprise must not lose the others
+        return Ranked(row.scan_id, None, error=unexpected(row.scan_id, error, [row.image], identity.patient))
     found = Ranked(row.scan_id, round(proposal.doubt, 6), proposal.sure_share)
-    write_json(note, {"key": key, "doubt": found.doubt, "sure_share": found.sure_share})
+    write_json(note, {"key": key, "scan_digest": identity.digest, "doubt": found.doubt, "sure_share": found.sure_share})
     return found
+
+
+def _refuse_other_scan(note: Path, identity: ScanIdentity) -> None:
+    """Raises RunError if the proposal that is there is of another scan: what was drawn on it would be mistaken."""
+    digest = (read_json_file(note) or {}).get("scan_digest")
+    if digest not in (None, identity.digest) and identity.basis != "path":
+        raise RunError(
+            "The proposal that is there is of another scan of this name",
+            found=note.stem,
+            mend="choose another --out, or delete that proposal and its corrected mask",
+        )
 
 
 def _kept(note: Path, key: str) -> Ranked | None:
@@ -236,10 +272,11 @@ def _kept(note: Path, key: str) -> Ranked | None:
     return None
 
 
-def _key(row: ManifestRow, predictor: Predictor, options: ProposeOptions) -> str:
+def _key(identity: ScanIdentity, predictor: Predictor, options: ProposeOptions) -> str:
     facts = [
         __version__,
-        source_fingerprint(row.image),
+        identity.digest,
+        identity.fingerprint,
         predictor.identity.weights_sha256,
         options.confident_from,
     ]

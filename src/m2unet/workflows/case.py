@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import CODES_BY_NAME
+from m2unet.ct.identity import ScanIdentity
 from m2unet.ct.write import write_mask
 from m2unet.files import sweep, write_text
 from m2unet.inference.postprocess import PostprocessConfig, PostprocessStep, postprocess_lobes
@@ -34,12 +34,20 @@ from m2unet.report.result import (
     StepPart,
 )
 from m2unet.report.viewer import DATA_FILE, VIEWER_FILE, install_assets, make_view, write_viewer
+from m2unet.workflows.case_folder import (
+    ASSETS,
+    ERROR_FILE,
+    OWN_FILES,
+    REPLACED_FILE,
+    REPORT_FILE,
+    RESULT_FILE,
+    begin_replacing,
+    owned_files,
+    remove_files,
+)
 from m2unet.workflows.run_folder import versions
-from m2unet.workflows.severity import EVIDENCE_FILE, model_warnings, severity_part, write_evidence, write_heat
+from m2unet.workflows.severity import model_warnings, severity_part, write_evidence, write_heat
 
-RESULT_FILE = "result.json"
-ERROR_FILE = "error.json"
-REPORT_FILE = "report.html"
 MASK_FORMATS = {"nifti": ".nii.gz", "mha": ".mha", "nrrd": ".nrrd", "dicom": ".nii.gz", "memory": ".nii.gz"}
 
 
@@ -129,7 +137,14 @@ class CaseOptions:
 
 
 def write_case(
-    prediction: Prediction, name: str, folder: Path, options: CaseOptions | None = None, *, fingerprint: str = ""
+    prediction: Prediction,
+    name: str,
+    folder: Path,
+    options: CaseOptions | None = None,
+    *,
+    fingerprint: str = "",
+    identity: ScanIdentity | None = None,
+    leftovers: bool = False,
 ) -> ResultDocument:
     """Tidy the lobes, measure, and write everything of one prediction to ``folder``, ``result.json`` last.
 
@@ -138,40 +153,33 @@ def write_case(
         name: of the case, without identifiers.
         folder: made if need be; what cases share goes to ``assets`` beside it.
         options: what to write.
-        fingerprint: of the scan's files.
+        fingerprint: of the scan's files, where there is no identity.
+        identity: which scan it is of.
+        leftovers: the folder may hold files of a process that was killed while it wrote there.
     """
     options = options or CaseOptions()
     started = time.perf_counter()
     evidence = gather_evidence(prediction, name, options)
     measured = time.perf_counter()
+    earlier = owned_files(folder) | (OWN_FILES if leftovers else frozenset())
+    begin_replacing(folder)
     files = _write_masks(evidence, folder, options)
     if options.montage:
         files |= _write_pictures(evidence, folder)
         files |= write_evidence(evidence.prediction, evidence.scene, folder)
     for exporter in options.exporters:
         files |= exporter(evidence, folder)
-    document = result_document(evidence, files, options, fingerprint)
+    document = result_document(evidence, files, options, identity or fingerprint)
     if options.report:
         document = _write_report(document, evidence, folder, options)
-    _remove_stale(folder, document.files)
+    remove_files(folder, earlier - set(document.files.values()))
     sweep(folder)
     spent = {"measure": round(measured - started, 3), "write": round(time.perf_counter() - measured, 3)}
     document = document.model_copy(update={"seconds": {**document.seconds, **spent}})
     (folder / ERROR_FILE).unlink(missing_ok=True)
     write_text(folder / RESULT_FILE, document.model_dump_json(indent=2) + "\n")
+    (folder / REPLACED_FILE).unlink(missing_ok=True)
     return document
-
-
-def _remove_stale(folder: Path, files: dict[str, str]) -> None:
-    """Remove what an earlier call wrote and this one did not: it would belong to another result."""
-    endings = dict.fromkeys(MASK_FORMATS.values())
-    own = {f"{mask}{ending}" for mask in ("lobes", "opacity", "heat") for ending in (*endings, ".nii")}
-    own |= {"montage.png", "thumbnail.png", EVIDENCE_FILE, REPORT_FILE, VIEWER_FILE, DATA_FILE}
-    with suppress(OSError, ValueError):
-        own |= set(ResultDocument.model_validate_json((folder / RESULT_FILE).read_text("utf-8")).files.values())
-    for name in own - set(files.values()):
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
 
 
 def gather_evidence(prediction: Prediction, name: str, options: CaseOptions) -> CaseEvidence:
@@ -208,7 +216,7 @@ def _write_report(
 ) -> ResultDocument:
     written = {"report": REPORT_FILE, "viewer": VIEWER_FILE, "viewer_data": DATA_FILE}
     document = document.model_copy(update={"files": {**document.files, **written}, "identified": options.identify})
-    install_assets(folder.parent / "assets")
+    install_assets(folder.parent / ASSETS)
     write_viewer(folder, document, make_view(evidence.prediction.volume, evidence.scene))
     pictures = {name: document.files.get(name) for name in ("montage", "evidence")}
     shown = {name: (folder / file).read_bytes() for name, file in pictures.items() if file}
@@ -219,23 +227,24 @@ def _write_report(
 
 
 def result_document(
-    evidence: CaseEvidence, files: dict[str, str], options: CaseOptions, fingerprint: str
+    evidence: CaseEvidence, files: dict[str, str], options: CaseOptions, identity: ScanIdentity | str = ""
 ) -> ResultDocument:
-    """The result of one scan as the document that ``result.json`` holds."""
+    """The result of one scan as the document that ``result.json`` holds; without an identity, a fingerprint serves."""
+    known = identity if isinstance(identity, ScanIdentity) else None
     prediction = evidence.prediction
-    volume, identity = prediction.volume, prediction.model
-    model = ModelPart(
-        name=identity.name,
-        preset=identity.preset,
-        weights_sha256=identity.weights_sha256,
-        trained_on=identity.trained_on,
-        engine=identity.engine,
-    )
+    volume = prediction.volume
+    model = ModelPart.model_validate(vars(prediction.model))
     return ResultDocument(
         warnings=model_warnings(model.preset, model.trained_on),
         case=evidence.name,
-        source_fingerprint=fingerprint,
-        scan=ScanPart(format=volume.source.format, shape=volume.shape, spacing_mm=volume.spacing_mm),
+        source_fingerprint=identity.fingerprint if isinstance(identity, ScanIdentity) else identity,
+        scan=ScanPart(
+            format=volume.source.format,
+            shape=volume.shape,
+            spacing_mm=volume.spacing_mm,
+            digest=None if known is None else known.digest,
+            images=None if known is None else known.images,
+        ),
         findings=tuple(FindingPart.model_validate(finding.to_dict()) for finding in volume.findings),
         severity=severity_part(prediction, files.get("heat")),
         lobes=_lobes_part(evidence, files),

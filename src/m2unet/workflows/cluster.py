@@ -14,11 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from m2unet.ct.patient import PatientWords
 from m2unet.errors import ConfigError
+from m2unet.files import require_writable
 from m2unet.inference.predictor import find_model
-from m2unet.report.cohort_page import CohortCase
 from m2unet.workflows.case import CaseOptions
-from m2unet.workflows.cohort_page import write_cohort_page
+from m2unet.workflows.case_names import NEUTRAL, without_names
+from m2unet.workflows.collect import CohortFolder
 from m2unet.workflows.methods import load_method
 from m2unet.workflows.predict import Case, CaseOutcome, predict_case
 from m2unet.workflows.progress import NoProgress, Progress
@@ -51,28 +53,30 @@ def predict_on_cluster(
 ) -> Iterator[CaseOutcome]:
     """Predict cases on a cluster, yielding each as it is done, in whatever order.
 
+    The table and the page of all cases in ``job.out`` are written anew after each.
+
     Raises:
+        OutputError: the folder of the results cannot be written.
         ConfigError: the extra is missing, or the scheduler cannot be reached.
         ModelError: there is no model.
     """
     find_model(job.model)
+    require_writable(job.out)
+    table = CohortFolder(job.out, page=job.options.report)
+    table.check()
     shown: Progress = progress or NoProgress()
-    rows: dict[str, CohortCase] = {}
     with _client(job) as client, shown.stage("predicting") as step:
         from distributed import as_completed
 
-        names = {
-            client.submit(_task, job, _absolute(case), key=f"m2unet-{number}-{case.name}", pure=False): case
+        given = {
+            client.submit(_task, job, _absolute(case), key=f"m2unet-{number}", pure=False): case
             for number, case in enumerate(cases)
         }
-        for number, future in enumerate(as_completed(list(names)), 1):
-            case = names[future]
-            outcome = _outcome(future, case, job.out / case.name)
-            rows[case.name] = CohortCase(case.name, outcome.result, outcome.error)
+        for number, future in enumerate(as_completed(list(given)), 1):
+            outcome = _outcome(future, given[future], job.out)
+            table.update()
             yield outcome
             step(number, len(cases))
-    if len(rows) > 1:
-        write_cohort_page(job.out, [rows[case.name] for case in cases], page=job.options.report)
 
 
 def _absolute(case: Case) -> Case:
@@ -82,7 +86,7 @@ def _absolute(case: Case) -> Case:
 
 def _task(job: ClusterJob, case: Case) -> CaseOutcome:
     """Runs on a worker."""
-    return predict_case(_predictor(str(job.model), job.engine), case, job.out / case.name, job.options)
+    return predict_case(_predictor(str(job.model), job.engine), case, job.out, job.options)
 
 
 @lru_cache(maxsize=1)
@@ -93,11 +97,12 @@ def _predictor(model: str, engine: str) -> AnyPredictor:
     return load_method(model, device=str(choose_device("auto")), engine=engine)
 
 
-def _outcome(future: Any, case: Case, folder: Path) -> CaseOutcome:
+def _outcome(future: Any, case: Case, out: Path) -> CaseOutcome:
     try:
         found: CaseOutcome = future.result()
     except Exception as error:  # whatever a worker died of: the others go on
-        return CaseOutcome(case, folder, None, error=f"the worker failed: {type(error).__name__}: {error}")
+        message = without_names(f"the worker failed: {type(error).__name__}: {error}", [case.path], PatientWords())
+        return CaseOutcome(case, out / (case.name or NEUTRAL), None, error=message, unexpected=True)
     return found
 
 

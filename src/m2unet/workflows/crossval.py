@@ -20,7 +20,7 @@ from m2unet.models.methods import method
 from m2unet.training.distributed import World
 from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
 from m2unet.workflows.evaluate import draw_confidence, evaluate_scans
-from m2unet.workflows.leakage import Leakage
+from m2unet.workflows.leakage import Leakage, refuse_other_images
 from m2unet.workflows.methods import load_method, measurements_of, train_method
 from m2unet.workflows.model_card import write_crossval_card, write_model_card
 from m2unet.workflows.progress import Progress
@@ -76,6 +76,7 @@ class CrossValidation:
     def run_fold(self, fold: int, split: Split, progress: Progress | None = None) -> dict[str, float | None]:
         """Train and test one fold, or read what a finished one gave."""
         run = RunFolder(self.out / f"fold{fold}")
+        refuse_other_images(self.store, split, run.path)
         if not run.summary.is_file():
             job = TrainJob(self.store, split, self.config, run.path, self.trained_on, resume=True, by=self.by)
             train_method(job, world=World(device=torch.device(self.device)), progress=progress)

@@ -23,11 +23,11 @@ from m2unet.quantify.lobes import GROUPS
 from m2unet.quantify.quantities import Quantities
 from m2unet.quantify.scores import Score
 from m2unet.workflows.case import CaseEvidence
+from m2unet.workflows.case_folder import SEG_FILE, SR_FILE
 
 logger = logging.getLogger(__name__)
 
-SEG_FILE = "lobes.seg.dcm"
-REPORT_FILE = "report.sr.dcm"
+REPORT_FILE = SR_FILE
 
 
 def write_dicom(

@@ -9,7 +9,7 @@ from typing import Any
 
 from m2unet.anatomy import CodeSystem
 from m2unet.cohort.manifest import ManifestRow
-from m2unet.files import write_json, write_text
+from m2unet.files import require_writable, write_json, write_text
 from m2unet.inference.confidence import Confidence
 from m2unet.report.figures import save_confidence
 from m2unet.workflows.appraisal import Appraisal, appraisal_table, appraise
@@ -64,7 +64,12 @@ def evaluate_scans(
         lobe_codes: whose codes the true masks use, a key of :data:`m2unet.anatomy.CODE_MAPS`.
         run: the model's run folder, whose training scans these are compared with.
         progress: where to show progress.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        RunError: it holds an evaluation of another model or of other scans.
     """
+    require_writable(out)
     scores = score_scans(predictor, rows, out / "scores", seed=seed, lobe_codes=lobe_codes, progress=progress)
     found = figures(scores, threshold=getattr(predictor, "decides_from", 0.5))
     tested = [KnownScan(score.scan_id, score.patient_id, score.content_sha256, "test") for score in scores]

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2unet.cohort.manifest import ManifestRow, read_manifest
+from m2unet.ct.identity import identify_scan
 from m2unet.errors import ManifestError, ScanError
+from m2unet.workflows.case_names import case_name
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LOOKED_AT = 50  # files of a folder, until one is DICOM
@@ -49,7 +51,8 @@ class PatientScans:
     """The scans of one patient, by date.
 
     Attributes:
-        name: usable as a folder; the manifest's pseudonym where it is.
+        name: usable as a folder: the manifest's pseudonym where it is and does not resemble what the first scan's
+            header says of the patient, else ``patient-`` with the digest of the first scan by date.
         scans: two or more.
     """
 
@@ -89,8 +92,10 @@ def manifest_patients(path: Path, wanted: Sequence[str] = ()) -> tuple[list[Pati
         if len(dated) < 2:
             remarks.append(f"patient {number}: fewer than two dated scans")
             continue
-        name = patient if _FOLDER.fullmatch(patient) else f"patient_{number}"
-        found.append(PatientScans(name, _sorted(dated)))
+        ordered = _sorted(dated)
+        first = identify_scan(ordered[0].path)
+        safe = _FOLDER.fullmatch(patient) and not first.patient.resemble(patient)
+        found.append(PatientScans(patient if safe else f"patient-{first.short}", ordered))
     if not found:
         raise ManifestError(
             f"No patient of {path.name} has two dated scans",
@@ -118,7 +123,7 @@ def given_patient(paths: Sequence[Path], dates: Sequence[str] = (), lobes: Seque
         raise ScanError("A follow-up needs two scans or a manifest", found=f"{len(paths)} scan")
     scans: list[DatedScan] = []
     people: set[str] = set()
-    taken: set[str] = set()
+    digests: dict[str, str] = {}
     for number, path in enumerate(paths):
         date = _parse(dates[number]) if dates else None
         facts = dicom_facts(path)
@@ -128,14 +133,16 @@ def given_patient(paths: Sequence[Path], dates: Sequence[str] = (), lobes: Seque
             raise ScanError(
                 "A scan has no date", found=path.name, mend="give --date once for each scan, or use a manifest"
             )
-        name, count = path.name.split(".")[0] or "scan", 2
-        while name in taken:
-            name, count = f"{path.name.split('.')[0]}_{count}", count + 1
-        taken.add(name)
+        identity = identify_scan(path)
+        name, _ = case_name(path, None, identity)
+        if identity.digest in digests.values():
+            raise ScanError("A scan is given twice", found=name, expected="a scan once")
+        digests[name] = identity.short
         scans.append(DatedScan(name, path, date, lobes[number] if lobes else None, facts.thickness_mm))
     if len(people) > 1:
         raise ScanError("The DICOM headers name several patients", found=f"{len(people)} patient IDs", expected="one")
-    return PatientScans("patient", _sorted(scans))
+    ordered = _sorted(scans)
+    return PatientScans(f"patient-{digests[ordered[0].name]}", ordered)
 
 
 def dicom_facts(path: Path) -> DicomFacts:

@@ -177,6 +177,29 @@ def read_training(run: Path) -> list[KnownScan] | None:
         raise RunError(f"{TRAINING_FILE} is damaged", found=error, mend="train the model again") from None
 
 
+def refuse_other_images(store: Store, split: Split, run: Path) -> None:
+    """Refuse to go on with a run that was trained on other images, whose scans have the same names.
+
+    Raises:
+        RunError: naming some of them.
+    """
+    path = run / TRAINING_FILE
+    if not path.is_file():
+        return
+    try:
+        known = {scan["scan_id"]: scan["content_sha256"] for scan in read_json(path)["scans"]}
+    except (KeyError, TypeError):
+        return
+    now = {scan.scan_id: scan.content_sha256 for scan in known_scans(store, split)}
+    other = [name for name, content in known.items() if content and now.get(name) not in (None, content)]
+    if other:
+        raise RunError(
+            "The run was made with other images under the same names",
+            found=", ".join(other[:5]),
+            mend="choose another folder",
+        )
+
+
 def check_test(run: Path | None, tested: Iterable[KnownScan]) -> Leakage:
     """Compare scans to be tested with those a run was trained and validated on.
 

@@ -22,7 +22,7 @@ from m2unet.inference.predictor import Predictor, find_model
 from m2unet.models.methods import is_network, method
 from m2unet.training.distributed import World
 from m2unet.workflows.confidence import JudgedScans, fit_scores, reference_of
-from m2unet.workflows.leakage import KnownScan, check_split, read_training, record_training
+from m2unet.workflows.leakage import KnownScan, check_split, read_training, record_training, refuse_other_images
 from m2unet.workflows.model_card import write_model_card
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder
@@ -59,6 +59,7 @@ def train_method(job: TrainJob, *, world: World | None = None, progress: Progres
     Raises:
         RunError, TrainingInterruptedError: as :func:`m2unet.workflows.train.train_run`.
     """
+    refuse_other_images(job.store, job.split, job.out)
     if is_network(job.config.model.name):
         return train_run(job, world=world, progress=progress)
     return _train_handcrafted(job, progress or NoProgress())

@@ -15,19 +15,22 @@ from pydantic import ValidationError
 from m2unet.anatomy import CODES_BY_NAME, CodeSystem
 from m2unet.cohort.masks import LobeMask, read_lobes
 from m2unet.ct.findings import Finding
+from m2unet.ct.identity import volume_digest
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
-from m2unet.errors import ConfigError
+from m2unet.errors import ConfigError, RunError
 from m2unet.files import write_json, write_text
 from m2unet.quantify.opacity import OpacityConfig
 from m2unet.quantify.quantities import Quantities, quantify
+from m2unet.workflows.case_folder import REPLACED_FILE, read_json_file
 from m2unet.workflows.run_folder import versions
 
 QUANTIFY_SCHEMA = "m2unet.quantify/1"
 NOTICE = "Research use only. Not a medical device; not for diagnosis or treatment."
 RESULT_FILE = "quantify.json"
 
+_FILES = ("lobes.csv", "regions.csv", "opacity.nii.gz", "opacity.nii", "opacity.mha", "opacity.nrrd")
 _ENDINGS = {"nifti": ".nii.gz", "mha": ".mha", "nrrd": ".nrrd"}
 
 
@@ -61,6 +64,7 @@ class Quantified:
             "schema": QUANTIFY_SCHEMA,
             "notice": NOTICE,
             "scan": {
+                "digest": volume_digest(self.volume),
                 "format": self.volume.source.format,
                 "shape": list(self.volume.shape),
                 "spacing_mm": list(self.volume.spacing_mm),
@@ -112,15 +116,49 @@ def write_quantified(found: Quantified, out: Path, ending: str | None = None) ->
 
     Returns:
         Path of ``quantify.json``.
+
+    Raises:
+        RunError: the folder holds the figures of another scan, or files of somebody else.
     """
+    digest = volume_digest(found.volume)
+    refuse_other_figures(out, digest)
     name = f"opacity{ending or _ENDINGS.get(found.volume.source.format, '.nii.gz')}"
-    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / REPLACED_FILE, {"scan": {"digest": digest}})  # says whose they are if this is cut short
+    for earlier in (RESULT_FILE, *(file for file in _FILES if file.startswith("opacity."))):
+        (out / earlier).unlink(missing_ok=True)
     write_text(out / "lobes.csv", _csv(found.quantities.lobe_rows()))
     write_text(out / "regions.csv", _csv(found.quantities.region_rows()))
     write_mask(found.volume, found.quantities.opacity_mask, out / name)
     mask = {"file": name, "codes": {"ground glass": 1, "consolidation": 2}}
     write_json(out / RESULT_FILE, {**found.document(), "opacity_mask": mask})
+    (out / REPLACED_FILE).unlink()
     return out / RESULT_FILE
+
+
+def refuse_other_figures(out: Path, digest: str | None) -> None:
+    """Refuse a folder that holds the figures of another scan, or files of somebody else under their names.
+
+    Args:
+        out: the folder.
+        digest: of the scan to be written.
+
+    Raises:
+        RunError: saying which.
+    """
+    kept = read_json_file(out / RESULT_FILE) or read_json_file(out / REPLACED_FILE)
+    if kept is not None:
+        scan = kept.get("scan")
+        same = isinstance(scan, dict) and scan.get("digest") == digest
+        held = None if same else "the figures of another scan, or of a version that did not say of which"
+    else:
+        foreign = [file for file in _FILES if (out / file).exists()]
+        held = f"{', '.join(foreign)}, and nothing that says of which scan" if foreign else None
+    if held is not None:
+        raise RunError(
+            "The folder is not this scan's, and nothing is written there",
+            found=held,
+            mend="choose another --out, or delete the folder if nobody needs it",
+        )
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

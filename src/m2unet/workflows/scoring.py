@@ -13,9 +13,9 @@ from typing import Any
 
 from m2unet.anatomy import LOBES, CodeSystem
 from m2unet.cohort.manifest import ManifestRow
-from m2unet.cohort.masks import log_findings, read_lobes
-from m2unet.cohort.prepare import source_fingerprint
-from m2unet.errors import M2UNetError
+from m2unet.cohort.masks import CHECKS, log_findings, read_lobes
+from m2unet.ct.identity import ScanIdentity, all_files, identify_scan, source_fingerprint
+from m2unet.errors import M2UNetError, RunError
 from m2unet.evaluation.classification import METRIC_NAMES, classification_metrics, per_patient
 from m2unet.evaluation.intervals import Interval, classification_intervals, mean_intervals
 from m2unet.evaluation.segmentation import segmentation_metrics, surface_means, surface_metrics
@@ -25,6 +25,8 @@ from m2unet.inference.confidence import Judgement
 from m2unet.inference.postprocess import postprocess_lobes
 from m2unet.inference.predictor import Prediction, Predictor
 from m2unet.inference.severity import SeverityEstimate
+from m2unet.workflows.case_folder import read_json_file
+from m2unet.workflows.case_names import unexpected, without_names
 from m2unet.workflows.progress import NoProgress, Progress
 
 logger = logging.getLogger(__name__)
@@ -138,7 +140,11 @@ def score_scans(
         lobe_codes: whose codes the true masks use.
         progress: where to show progress.
         title: of the progress.
+
+    Raises:
+        RunError: the folder holds scores of another model or other scans.
     """
+    refuse_other_scores(predictor, rows, folder)
     scores: list[ScanScore] = []
     shown: Progress = progress or NoProgress()
     with shown.stage(title) as step:
@@ -155,13 +161,9 @@ class _Settings:
 
 
 def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, settings: _Settings) -> ScanScore:
-    path = folder / f"{row.scan_id}.json"
-    key = {
-        "schema": SCORE_SCHEMA,
-        "weights_sha256": predictor.identity.weights_sha256,
-        "source": _source(row, settings.lobe_codes),
-        **asdict(settings),
-    }
+    path, identity = folder / f"{row.scan_id}.json", identify_scan(row.image)
+    key = {"schema": SCORE_SCHEMA, "weights_sha256": predictor.identity.weights_sha256, **asdict(settings)}
+    key |= {"scan_digest": identity.digest, "mask": _mask_fingerprint(row), "mask_checks": CHECKS}
     if path.is_file():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -170,7 +172,7 @@ def _kept_or_scored(predictor: AnyPredictor, row: ManifestRow, folder: Path, set
                 return replace(score, **_from_manifest(row))  # which may have been corrected since
         except (ValueError, KeyError, TypeError):
             logger.warning("%s: the kept score is damaged and made again", row.scan_id)
-    score = _score(predictor, row, settings)
+    score = _score(predictor, row, settings, identity)
     write_json(path, {**key, "score": asdict(score)})
     return score
 
@@ -181,12 +183,40 @@ def _from_manifest(row: ManifestRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {"extra": dict(row.extra)}
 
 
-def _source(row: ManifestRow, codes: CodeSystem) -> str | None:
-    """Changes with the scan's files, its mask's, and what masks are refused by; None where they cannot be looked at."""
+def _mask_fingerprint(row: ManifestRow) -> str | None:
+    if row.lobes is None:
+        return None
     try:
-        return source_fingerprint(row, codes)
+        return source_fingerprint(all_files(row.lobes))
     except OSError:
         return None
+
+
+def refuse_other_scores(predictor: AnyPredictor, rows: Sequence[ManifestRow], folder: Path) -> None:
+    """Refuse a folder that holds scores of another model, or of scans that are not these.
+
+    Raises:
+        RunError: saying which.
+    """
+    images = {row.scan_id: row.image for row in rows}
+    for path in sorted(folder.glob("*.json")):
+        kept = read_json_file(path) or {}
+        score = kept.get("score")
+        if kept.get("schema") != SCORE_SCHEMA or not isinstance(score, dict) or score.get("error") is not None:
+            continue
+        other = None
+        if kept.get("weights_sha256") != predictor.identity.weights_sha256:
+            other = "another model"
+        elif path.stem not in images:
+            other = f"a scan that is not asked for, {path.stem}"
+        elif kept.get("scan_digest") not in (None, identify_scan(images[path.stem]).digest):
+            other = f"another scan of the name {path.stem}"
+        if other is not None:
+            raise RunError(
+                "The folder holds an evaluation of its own, which would be replaced",
+                found=f"scores of {other}",
+                mend="choose another --out, or delete the folder if nobody needs it",
+            )
 
 
 def kept_scores(folder: Path) -> list[ScanScore]:
@@ -198,7 +228,7 @@ def kept_scores(folder: Path) -> list[ScanScore]:
     return found
 
 
-def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> ScanScore:
+def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings, identity: ScanIdentity) -> ScanScore:
     score = ScanScore(**_from_manifest(row))
     try:
         if isinstance(predictor, HandcraftedPredictor):  # it finds no lobes to compare
@@ -209,8 +239,15 @@ def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings) -> Sc
         score = _with_severity(score, prediction)
         return replace(score, overlap=_overlap(prediction, row, settings.lobe_codes))
     except M2UNetError as error:  # with a bad mask the severity stands
-        logger.warning("%s could not be scored: %s", row.scan_id, error)
-        return replace(score, error=str(error))
+        message = without_names(str(error), _paths(row), identity.patient)
+        logger.warning("%s could not be scored: %s", row.scan_id, message)
+        return replace(score, error=message)
+    except Exception as error:  # one scan's surprise must not lose the others
+        return replace(score, error=unexpected(row.scan_id, error, _paths(row), identity.patient))
+
+
+def _paths(row: ManifestRow) -> list[Path]:
+    return [row.image, *([row.lobes] if row.lobes else [])]
 
 
 def _overlap(prediction: Prediction, row: ManifestRow, codes: CodeSystem) -> dict[str, float | None]:
