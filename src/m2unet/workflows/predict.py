@@ -115,7 +115,7 @@ def find_cases(inputs: Sequence[str | Path], names: Sequence[str] = (), *, serie
     for number, path in enumerate(paths):
         if path in tables:
             rows = read_manifest(path, check_files=False).rows
-            cases += [Case(row.scan_id, row.image, row.lobes, extra=getattr(row, "extra", {})) for row in rows]
+            cases += [Case(row.scan_id, row.image, row.lobes, extra=row.extra) for row in rows]
         else:
             cases.append(Case(names[number] if names else None, path, series=series))
     return _single(cases)
