@@ -165,6 +165,11 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
             "no air-filled lung; a warning where the scan is less than 10 cm high",
             "give a chest CT",
         ),
+        "orientation-doubtful": Kind(
+            _W,
+            "the body does not lie as the header says: turned, upside down or mirrored",
+            "compare the header with the original DICOM files; convert it again",
+        ),
         "chest-uncertain": Kind(
             _W,
             "the slices do not follow each other as those of a chest do",
