@@ -162,18 +162,18 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient"),
         "lungs-absent": Kind(
             ("error", "warning"),
-            "no air-filled lung; a warning where the scan is less than 10 cm high",
-            "give a chest CT",
+            "no air-filled lung; a warning where the scan is less than 4 cm high",
+            "give a chest CT; if the lungs are there but hold no air, `--accept lungs-absent`",
         ),
         "orientation-doubtful": Kind(
             _W,
-            "the body does not lie as the header says: turned, upside down or mirrored",
+            "the body does not lie as the header says (turned, upside down, mirrored), or has an impossible size",
             "compare the header with the original DICOM files; convert it again",
         ),
         "chest-uncertain": Kind(
             _W,
-            "the slices do not follow each other as those of a chest do",
-            "check that it is a chest CT; look at the lobes",
+            "not what a chest looks like: slices out of order, next to no air-filled lung, or lung on one side only",
+            "check that it is a whole chest CT; look at the lobes",
         ),
         "lungs-cut-off": Kind(
             _W, "lung reaches the border of the scan", "volumes and severity cover a part of the lungs"

@@ -1,8 +1,8 @@
 """Whether a body lies as the header says: a coarse look at lungs and spine, without any learning.
 
 A turned or mirrored scan still shows a chest, so every figure of it looks sound while right and left, front and back or
-head and feet are exchanged. Four signs are read on blocks of 6 mm, each from the body alone, so that neither the table nor the
-patient's position on it (prone, feet first) matters:
+head and feet are exchanged. Four signs are read on blocks of 6 mm, each from the body alone, so that neither the table
+nor the patient's position on it (prone, feet first) matters:
 
 - *side to side*: the mediastinum parts the lungs along one axis only;
 - *head*: lungs are domed above and hollowed by the diaphragm below, narrow above and wide below, and the heart parts
@@ -10,8 +10,9 @@ patient's position on it (prone, feet first) matters:
 - *back*: the spine is a column of bone at the back of the lungs, running along the body;
 - *left*: the heart lies to the left, and the right lung is the larger one.
 
-What cannot be read for certain (cut or wholly dense lungs, no bone) is left open and gives no finding. On 51 real lung
-shapes of LUNA16 the head was found in all; the left side in three of four, and in two of them the heart truly lay to the right.
+What cannot be read for certain (cut or wholly dense lungs, no bone) is left open and gives no finding. "Real lungs"
+below are 51 lung shapes of LUNA16 (H. Tang et al. 2019), of which the figures were taken: the head was found in all,
+the left side in three of four; in two of them the heart does lie to the right.
 """
 
 from __future__ import annotations
@@ -49,10 +50,28 @@ BEHIND_MM = 18.0
 """How far beyond the lungs, in front and behind, the spine may lie; a table is farther away."""
 
 PARTED = 0.6
-"""Share by which the lungs' profile falls between them along the axis from side to side (0.85 and more in real lungs)."""
+"""Share by which the lungs' profile falls between them along the axis from side to side; 0.85 in real lungs."""
 
 UNPARTED = 0.3
 """The same along the two others (0.1 and less in real lungs)."""
+
+FILLED = 0.2
+"""Share of their box that lungs fill at least (0.22 in real lungs); with less, dense disease hides their shape."""
+
+DEEP, TALL = 0.5, 0.6
+"""Least depth and height by the lungs' width (0.54 and 0.75 in real lungs); with less, a part of them holds no air."""
+
+BALANCED = 0.3
+"""Share of the lungs that lies on either side of the mediastinum at least (0.39 and more in real lungs)."""
+
+DOME_MM = 15.0
+"""Bulge of both surfaces from which the head's end is told: 27 and more in real lungs, -8 and more with dense lobes."""
+
+LEAN = 0.16
+"""Greatest difference of the two lungs, as a share of both, at which the side of the heart says anything."""
+
+LEVEL_MM = 24.0
+"""Both lungs begin and end within this; otherwise a part of one holds no air, and the heart's side is left open."""
 
 AXES = (("feet", "head"), ("front", "back"), ("right", "left"))
 """What the header says of the two ends of each array axis ``(z, y, x)``."""
@@ -63,9 +82,9 @@ class BodyAxes:
     """Where the body's own directions point in the array, each as ``(axis, sign)``; None where it cannot be told.
 
     Attributes:
-        head: ``(0, 1)`` where the header is right.
+        head: ``(0, 1)`` where the header is right; the axis alone may be sure, then the sign is 0.
         back: ``(1, 1)`` likewise.
-        left: ``(2, 1)`` likewise; the axis alone may be sure, then the sign is 0.
+        left: ``(2, 1)`` likewise.
     """
 
     head: tuple[int, int] | None
@@ -83,23 +102,38 @@ def check_orientation(grid: CoarseGrid, average: FloatArray) -> Finding | None:
     axes = find_axes(grid, average)
     if axes is None:
         return None
-    wrong = [
-        f"{part} lies where the header says {AXES[at[0]][at[1] > 0]}"
-        for part, at, true in (("the head end", axes.head, (0, 1)), ("the spine", axes.back, (1, 1)))
-        if at is not None and at != true
-    ]
+    wrong = []
+    for part, at, axis in (("the head end", axes.head, 0), ("the spine", axes.back, 1)):
+        if at is not None and at[0] != axis and not at[1]:
+            wrong.append(f"{part} lies at the {' or the '.join(AXES[at[0]])} by the header")
+        elif at is not None and at not in ((axis, 1), (axis, 0)):
+            wrong.append(f"{part} lies where the header says {AXES[at[0]][at[1] > 0]}")
     if axes.left is not None and axes.left[0] != 2:
         wrong.append(f"the lungs lie side by side from {' to '.join(AXES[axes.left[0]])} by the header")
     if wrong:
-        return finding("orientation-doubtful", "; ".join(wrong))
+        return finding("orientation-doubtful", "; ".join(wrong) + _handedness(axes))
     if axes.left == (2, -1):
-        said = "the heart lies to the right: either left and right are exchanged (a mirrored body), or it is dextrocardia"
+        said = (
+            "the heart lies to the right: either left and right are exchanged (a mirrored body), or it is dextrocardia"
+        )
         return finding("orientation-doubtful", f"{said} or a heart displaced by disease")
     return None
 
 
+def _handedness(axes: BodyAxes) -> str:
+    """Whether the body is turned or mirrored, where all three directions are sure."""
+    directions = (axes.head, axes.back, axes.left)
+    if any(at is None or not at[1] for at in directions):
+        return ""
+    matrix = np.zeros((3, 3))
+    for row, at in enumerate(directions):
+        if at is not None:
+            matrix[row, at[0]] = at[1]
+    return " (turned as a whole)" if np.linalg.det(matrix) > 0 else " (left and right of the body are exchanged, too)"
+
+
 def find_axes(grid: CoarseGrid, average: FloatArray) -> BodyAxes | None:
-    """Read the body's directions from the scan; None where too little lung is seen."""
+    """Read the body's directions from the scan; None where too little lung is seen or disease hides their shape."""
     hu = _blocks(grid, average)
     lungs = _lungs(hu)
     if lungs is None:
@@ -111,13 +145,27 @@ def find_axes(grid: CoarseGrid, average: FloatArray) -> BodyAxes | None:
         parted = falls[2][0] >= PARTED
         return BodyAxes(None, _back(hu, lungs, box, 0, 2, falls[2][1]), None) if parted else None
     side = int(np.argmax([fall for fall, _ in falls]))
-    others = [axis for axis in range(3) if axis != side]
-    if falls[side][0] < PARTED or max(falls[axis][0] for axis in others) > UNPARTED or min(extent) < LEAST_MM:
+    if not _whole(lungs, extent, [fall for fall, _ in falls], side):
         return None
     middle = falls[side][1]
     head = _head(hu, lungs, box, side, middle)
-    back = None if head is None else _back(hu, lungs, box, head[0], side, middle)
+    if head is None or extent[head[0]] < TALL * extent[side] or extent[3 - side - head[0]] < DEEP * extent[side]:
+        return None
+    back = _back(hu, lungs, box, head[0], side, middle)
     return BodyAxes(head, back, _left(lungs, box, head, back, side, middle))
+
+
+def _whole(lungs: BoolArray, extent: list[float], falls: list[float], side: int) -> bool:
+    """Whether these are two lungs side by side along one axis, their shape not lost in dense disease."""
+    middle = _fall(lungs.sum(axis=tuple(k for k in range(3) if k != side)))[1]
+    first = lungs.take(range(middle + 1), axis=side).sum()
+    return (
+        falls[side] >= PARTED
+        and max(falls[axis] for axis in range(3) if axis != side) <= UNPARTED
+        and min(extent) >= LEAST_MM
+        and float(lungs.sum()) >= FILLED * float(np.prod(extent)) / GRID_MM**3
+        and BALANCED <= float(first / lungs.sum()) <= 1 - BALANCED
+    )
 
 
 def _blocks(grid: CoarseGrid, average: FloatArray) -> FloatArray:
@@ -171,9 +219,7 @@ def _fall(profile: NDArray[np.int64]) -> tuple[float, int]:
     return float(fall.max()), int(at[len(at) // 2])
 
 
-def _head(
-    hu: FloatArray, lungs: BoolArray, box: tuple[slice, ...], side: int, middle: int
-) -> tuple[int, int] | None:
+def _head(hu: FloatArray, lungs: BoolArray, box: tuple[slice, ...], side: int, middle: int) -> tuple[int, int] | None:
     """The end of the domes among the four directions that are not side to side, if shape or spine leave no doubt."""
     others = [axis for axis in range(3) if axis != side]
     domes = {axis: _domes(np.moveaxis(lungs[box], axis, 0)) for axis in others}
@@ -183,10 +229,10 @@ def _head(
     if scores[along] - scores[other] < 0.4:
         return None
     shape = np.moveaxis(lungs[box], (along, other, side), (0, 1, 2))
-    votes = domes[along] / 40 + _taper(shape, middle - box[side].start)
-    if abs(votes) < 0.5:
-        return None
-    return along, 1 if votes > 0 else -1
+    taper = _taper(shape, middle - box[side].start)
+    if abs(domes[along]) < DOME_MM or domes[along] * taper < 0:
+        return along, 0
+    return along, 1 if taper > 0 else -1
 
 
 def _domes(lungs: BoolArray) -> float:
@@ -205,7 +251,10 @@ def _taper(lungs: BoolArray, middle: int) -> float:
     """Positive where the lungs are wider and farther apart at the beginning of the first axis than at its end."""
     count = len(lungs)
     rim = round(0.15 * count)
-    wide = [float(np.ptp(np.flatnonzero(part.any(axis=(0, 1))))) + 1 for part in (lungs[rim : rim + 2], lungs[-rim - 2 : -rim])]
+    wide = [
+        float(np.ptp(np.flatnonzero(part.any(axis=(0, 1))))) + 1
+        for part in (lungs[rim : rim + 2], lungs[-rim - 2 : -rim])
+    ]
     low, high = slice(int(0.1 * count), int(0.45 * count)), slice(int(0.55 * count), int(0.9 * count))
     apart = [_gaps(lungs[part], middle) for part in (low, high)]
     votes = 2 * float(np.log(wide[0] / wide[1]))
@@ -258,13 +307,17 @@ def _spine(hu: FloatArray, box: tuple[slice, ...], along: int, side: int, middle
         return _Column(0.0, 0.0, 0.0)
     length = box[depth].stop - box[depth].start
     place = (np.arange(len(mass)) + part[depth].start + 0.5 - (box[depth].start + box[depth].stop) / 2) / length
-    return _Column(float(bone.max(axis=2).mean(axis=0).max()), float(mass @ place / mass.sum()), float(mass.sum() / len(slab)))
+    return _Column(
+        float(bone.max(axis=2).mean(axis=0).max()), float(mass @ place / mass.sum()), float(mass.sum() / len(slab))
+    )
 
 
 def _back(
     hu: FloatArray, lungs: BoolArray, box: tuple[slice, ...], along: int, side: int, middle: int
 ) -> tuple[int, int] | None:
     found = _spine(hu, box, along, side, middle)
+    if _cut(lungs, box, 3 - along - side):
+        return None
     if found.blocks < 4 or found.share < 0.35 or abs(found.centre) < 0.05:
         return None
     return 3 - along - side, 1 if found.centre > 0 else -1
@@ -279,7 +332,7 @@ def _left(
     middle: int,
 ) -> tuple[int, int]:
     """The side of the heart and of the smaller lung; sign 0 where they do not agree well enough."""
-    if head is None or back is None:
+    if head is None or not head[1] or back is None or _cut(lungs, box, side):
         return side, 0
     shape = np.moveaxis(lungs[box], (head[0], back[0], side), (0, 1, 2))
     shape = shape[:: head[1], :: back[1]]
@@ -292,4 +345,19 @@ def _left(
         return side, 0
     offset = (float(heart.width @ heart.centre / heart.width.sum()) - (width - 1) / 2) * GRID_MM
     votes = share / 0.08 + offset / 12
-    return side, 0 if abs(votes) < 1 else 1 if votes > 0 else -1
+    if abs(votes) < 1 or share * offset < 0 or abs(share) > LEAN or not _level(shape, middle):
+        return side, 0
+    return side, 1 if votes > 0 else -1
+
+
+def _level(lungs: BoolArray, middle: int) -> bool:
+    """Whether both lungs begin and end at about the same height."""
+    ends = [
+        np.flatnonzero(part.any(axis=(1, 2)))[[0, -1]] for part in (lungs[..., : middle + 1], lungs[..., middle + 1 :])
+    ]
+    return bool(np.abs(ends[0] - ends[1]).max() * GRID_MM <= LEVEL_MM)
+
+
+def _cut(lungs: BoolArray, box: tuple[slice, ...], axis: int) -> bool:
+    """Whether the field of view may cut the lungs along an axis."""
+    return box[axis].start < 1 or box[axis].stop > lungs.shape[axis] - 1
