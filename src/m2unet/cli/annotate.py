@@ -59,7 +59,9 @@ def take(
     folder: Folder,
     accept: Annotated[
         list[str] | None,
-        typer.Option("--accept", help="A fault to live with: missing, sides, order, volume or islands."),
+        typer.Option(
+            "--accept", help="A fault to live with: missing, sides, order, volume, islands, air, outside or mismatch."
+        ),
     ] = None,
 ) -> None:
     """Check the masks in corrected/ and take those without faults; every fault is listed."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from m2unet.cli.common import Accept
+
 if TYPE_CHECKING:
     from m2unet.ct.checks import ScanCheck
 
@@ -16,6 +18,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 def check(
     scans: Annotated[list[Path], typer.Argument(help="CT files or DICOM folders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    accept: Accept = None,
 ) -> None:
     """Check scans: what they are, and what is wrong with them. Exit code 0 all can be used, 1 some, 2 none."""
     import json
@@ -25,7 +28,7 @@ def check(
 
     checks = []
     for scan in scans:
-        checks.append(check_scan(scan))
+        checks.append(check_scan(scan, accept=accept or ()))
         if not as_json:
             _show(checks[-1])
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2unet.anatomy import CODE_SYSTEMS
-from m2unet.cli.common import code_system, say
+from m2unet.cli.common import Accept, code_system, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,11 +35,14 @@ def quantify(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A cut or scale, e.g. consolidation_from_hu=-250.")
     ] = None,
+    accept: Accept = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
     from m2unet.workflows.quantify import opacity_config, quantify_scan, write_quantified
 
-    found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=opacity_config(overrides or []))
+    found = quantify_scan(
+        scan, lobes, codes=code_system(lobe_codes), config=opacity_config(overrides or []), accept=accept or ()
+    )
     if out is not None:
         write_quantified(found, out)
     if as_json:
@@ -53,7 +56,7 @@ def quantify(
         say(line)
     for finding in found.volume.findings:
         if finding.level == "warning":
-            say(f"warning: {finding.found}")
+            say(f"warning: {finding.code}: {finding.found}")
     if out is not None:
         say(f"written to {out}")
 

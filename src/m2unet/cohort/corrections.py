@@ -28,9 +28,9 @@ MIDDLE_LOBE_ML = 1500.0
 """The same for the middle lobe, which holds 9.3 % of both lungs, 6.6-13.8 % in 32 adults (Yamada et al. 2020,
 *Respiration* 99:598-605, Table 3), and 919 ml at most in 51 lobe maps of LUNA16."""
 
-LUNGS_ML = 10000.0
-"""Both lungs hold no more: total lung capacity in emphysema is 6.5 +- 1.3 l (Garfield et al. 2012, *Int J COPD*
-7:119-126), 8.2 l at most in LUNA16."""
+LUNGS_ML = (500.0, 10000.0)
+"""Volumes of both lungs beyond which something is most likely wrong in an adult: total lung capacity in emphysema is
+6.5 +- 1.3 l (Garfield et al. 2012, *Int J COPD* 7:119-126); 1.3-8.2 l in LUNA16."""
 
 LUNG_SHARE = (0.2, 0.8)
 """Share of both lungs that the right one has: 51-57 % in Yamada et al., 44-61 % in LUNA16."""
@@ -130,8 +130,9 @@ def _volumes(present: list[Lobe], volumes: Mapping[str, float], partial: bool) -
         if not least <= volumes[name] <= most:
             faults.append(("volume", f"{name} has {volumes[name]:.0f} ml, {LOBE_ML[0]:.0f}-{most:.0f} is usual"))
     lungs = sum(volumes.values())
-    if lungs > LUNGS_ML:
-        faults.append(("volume", f"both lungs have {lungs / 1000:.1f} l, no more than {LUNGS_ML / 1000:.0f} is usual"))
+    if lungs and not (0.0 if partial else LUNGS_ML[0]) <= lungs <= LUNGS_ML[1]:
+        usual = f"{LUNGS_ML[0] / 1000:.1f}-{LUNGS_ML[1] / 1000:.0f} l"
+        faults.append(("volume", f"both lungs have {lungs / 1000:.2f} l, {usual} is usual"))
     right = sum(volumes[lobe.abbreviation] for lobe in present if lobe.side == "right")
     if not partial and lungs and not LUNG_SHARE[0] <= right / lungs <= LUNG_SHARE[1]:
         side, ml = ("right", right) if right < lungs - right else ("left", lungs - right)

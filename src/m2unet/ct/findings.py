@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from m2unet.errors import ScanError
+from m2unet.errors import ConfigError, ScanError
 
 Level = Literal["error", "warning", "note"]
 
@@ -58,11 +58,13 @@ class Kind:
         levels: levels it occurs at, the usual one first.
         meaning: what it says about a scan.
         mend: what a user can do.
+        acceptable: whether a user may know better, and can accept the error by name: it becomes a warning.
     """
 
     levels: tuple[Level, ...]
     meaning: str
     mend: str
+    acceptable: bool = False
 
 
 _E: tuple[Level, ...] = ("error",)
@@ -149,8 +151,8 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "not-finite": Kind(_E, "NaN or infinite values", "export it again; outside the field of view use -1024 HU"),
         "eight-bit": Kind(_E, "grey values from 0 to 255, not HU", "export it with HU, not as a display picture"),
         "offset-hu": Kind(_E, "values moved by about 1024, as stored before the rescale intercept", "subtract 1024"),
-        "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU"),
-        "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised"),
+        "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU", True),
+        "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised", True),
         "implausible-hu": Kind(
             _W, "soft tissue is not where it should be on the HU scale", "check slope and intercept"
         ),
@@ -159,11 +161,12 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "lossy": Kind(_N, "lossy compression", "give the original if there is one"),
         "derived": Kind(_W, "a derived or secondary image, not an original reconstruction", "give the original series"),
         # anatomy
-        "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient"),
+        "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient", True),
         "lungs-absent": Kind(
             ("error", "warning"),
             "no air-filled lung; a warning where the scan is less than 4 cm high",
             "give a chest CT; if the lungs are there but hold no air, `--accept lungs-absent`",
+            True,
         ),
         "orientation-doubtful": Kind(
             _W,
@@ -177,6 +180,37 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         ),
         "lungs-cut-off": Kind(
             _W, "lung reaches the border of the scan", "volumes and severity cover a part of the lungs"
+        ),
+        # lobes, predicted or handed in
+        "lobes-absent": Kind(
+            ("error", "warning"),
+            "no lobe at all",
+            "check that it is a chest CT; if no lobe is to be expected, `--accept lobes-absent`",
+            True,
+        ),
+        "lobe-missing": Kind(
+            _W, "a lobe is not there, though the scan shows whole lungs", "look at the lobes; it may have been removed"
+        ),
+        "lobe-volume": Kind(
+            _W, "a lobe, a lung or both have a volume that adults do not have", "look at the lobes and the voxel sizes"
+        ),
+        "lobe-side": Kind(_W, "a lobe lies on the wrong side of another", "look at the lobes and at how the body lies"),
+        "lobe-order": Kind(
+            _W, "lobes lie in the wrong order, head to feet or front to back", "look at the lobes and how the body lies"
+        ),
+        "lobe-pieces": Kind(
+            _W, "a lobe lies in several large pieces", "look at the lobes; dense disease may part them"
+        ),
+        "lobe-without-air": Kind(
+            _W, "a lobe or a lung holds next to no air", "look whether it is wholly dense, collapsed, or no lung at all"
+        ),
+        "lobes-outside-lung": Kind(
+            _W, "lobes lie in fat, below the diaphragm, outside the ribs or outside the body", "look at the lobes"
+        ),
+        "lobes-lung-mismatch": Kind(
+            _W,
+            "lobes and the air-filled lung found without a model differ by more than 15 %",
+            "look at the lobes; do not use their volumes before",
         ),
     }
 )
@@ -193,3 +227,30 @@ def finding(code: str, found: str, level: Level | None = None) -> Finding:
     """
     kind = KINDS[code]
     return Finding(code, level or kind.levels[0], found, kind.mend)
+
+
+ACCEPTABLE: tuple[str, ...] = tuple(code for code, kind in KINDS.items() if kind.acceptable)
+"""Errors that a user may know better."""
+
+
+def check_accept(codes: Iterable[str]) -> frozenset[str]:
+    """Codes of errors to live with, as a set.
+
+    Raises:
+        ConfigError: one of them is unknown, or no error that a user may know better.
+    """
+    wanted = frozenset(codes)
+    wrong = sorted(wanted - set(ACCEPTABLE))
+    if wrong:
+        raise ConfigError(
+            "This finding cannot be accepted", found=", ".join(wrong), expected=f"one of {', '.join(ACCEPTABLE)}"
+        )
+    return wanted
+
+
+def accepted(findings: Iterable[Finding], accept: Collection[str]) -> tuple[Finding, ...]:
+    """Findings with the accepted errors as warnings."""
+    return tuple(
+        replace(found, level="warning") if found.level == "error" and found.code in accept else found
+        for found in findings
+    )

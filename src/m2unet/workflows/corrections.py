@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import AIRWAY
-from m2unet.cohort.corrections import FORGIVABLE, CheckedMask, MaskFault, check_corrected
+from m2unet.cohort.corrections import FORGIVABLE, CheckedMask, MaskFault
 from m2unet.cohort.manifest import Manifest, ManifestRow, write_manifest
 from m2unet.cohort.masks import read_lobe_mask, read_mask
 from m2unet.ct.read import read_raw, read_scan
@@ -21,6 +21,7 @@ from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError, M2UNetError, ScanError
 from m2unet.export.annotators import read_segment_codes
 from m2unet.files import write_json
+from m2unet.inference.plausibility import check_on_scan
 from m2unet.workflows.annotation import AnnotationFolder
 from m2unet.workflows.progress import NoProgress, Progress
 
@@ -117,7 +118,7 @@ def _take(
     try:
         volume = read_scan(row.image)
         mask = read_corrected(path, volume)
-        checked = check_corrected(mask, volume.spacing_mm, volume.voxel_ml, accept)
+        checked = check_on_scan(mask, volume, accept)
         changed = _changed(mask, folder.proposal(row.scan_id), volume)
         if checked.usable:
             write_mask(volume, mask, folder.taken(row.scan_id))

@@ -130,9 +130,11 @@ def predict_case(predictor: AnyPredictor, case: Case, folder: Path, options: Cas
         if kept is not None:
             return CaseOutcome(case, folder, kept, skipped=True)
         if isinstance(predictor, HandcraftedPredictor):
-            prediction = predictor.predict(case.path, seed=options.seed, mask=case.mask, codes=case.codes)
+            prediction = predictor.predict(
+                case.path, seed=options.seed, mask=case.mask, codes=case.codes, accept=options.accept
+            )
         else:
-            prediction = predictor.predict(case.path, seed=options.seed, explain=options.explain)
+            prediction = predictor.predict(case.path, seed=options.seed, explain=options.explain, accept=options.accept)
         result = write_case(prediction, case.name, folder, options, fingerprint=fingerprint)
     except (M2UNetError, OSError, MemoryError) as error:
         logger.warning("%s failed: %s", case.name, error)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError
 from m2unet.files import write_json, write_text
+from m2unet.inference.plausibility import check_prediction
 from m2unet.quantify.opacity import OpacityConfig
 from m2unet.quantify.quantities import Quantities, quantify
 from m2unet.workflows.run_folder import versions
@@ -63,7 +64,12 @@ class Quantified:
 
 
 def quantify_scan(
-    scan: Path, lobes: Path, *, codes: CodeSystem = "auto", config: OpacityConfig | None = None
+    scan: Path,
+    lobes: Path,
+    *,
+    codes: CodeSystem = "auto",
+    config: OpacityConfig | None = None,
+    accept: Collection[str] = (),
 ) -> Quantified:
     """Read a scan and its lobe mask, and measure it.
 
@@ -72,14 +78,16 @@ def quantify_scan(
         lobes: the lobe mask, NIfTI, MHA or NRRD, on the scan's grid.
         codes: whose lobe codes the mask uses; ``auto`` recognises them.
         config: HU cuts and scales; the defaults if None.
+        accept: codes of errors to live with as warnings, of :data:`m2unet.ct.findings.ACCEPTABLE`.
 
     Raises:
         ScanError: the scan or the mask cannot be read, or they do not lie on one grid.
     """
-    volume = read_scan(scan)
+    volume = read_scan(scan, accept=accept)
     raw = read_mask(lobes, volume)
     codes = recognised(raw, name=lobes.name) if codes == "auto" else codes
     mask = recode(raw, codes, name=lobes.name)
+    volume = replace(volume, findings=volume.findings + check_prediction(mask, volume, accept))
     return Quantified(volume, quantify(volume.array, mask, volume.spacing_mm, config, voxel_ml=volume.voxel_ml), codes)
 
 
