@@ -88,6 +88,7 @@ def check_corrected(
     *,
     partial: bool = False,
     island_share: float = ISLAND_SHARE,
+    island_ml: float = 0.0,
 ) -> CheckedMask:
     """Check a mask that lies on its scan and holds lobe codes only.
 
@@ -98,6 +99,7 @@ def check_corrected(
         accept: codes of faults to live with, of :data:`FORGIVABLE`.
         partial: whether the scan shows a part of the lungs only: lobes may be missing, small, or cut.
         island_share: share of a lobe that may lie apart from its largest piece.
+        island_ml: volume that may in any case.
 
     Returns:
         All faults, not the first alone.
@@ -115,7 +117,7 @@ def check_corrected(
     faults += _sides(present, centres)
     faults += _order(centres, PARTIAL_MM if partial else 0.0)
     for lobe, (box, inside) in insides.items():
-        text = _islands(inside, lobe, voxel_ml, box[0].start, island_share)
+        text = _islands(inside, lobe, voxel_ml, box[0].start, max(island_share * volumes[lobe.abbreviation], island_ml))
         faults += [("islands", text)] if text else []
     accepted = {code for code in FORGIVABLE if code in accept}
     found = tuple(MaskFault(code, text, code in accepted) for code, text in faults)  # type: ignore[arg-type]
@@ -175,13 +177,13 @@ def _order(centres: Mapping[str, tuple[float, float, float]], room_mm: float) ->
     return faults
 
 
-def _islands(inside: NDArray[np.bool_], lobe: Lobe, voxel_ml: float, first: int, share: float) -> str | None:
+def _islands(inside: NDArray[np.bool_], lobe: Lobe, voxel_ml: float, first: int, room_ml: float) -> str | None:
     import SimpleITK as sitk
 
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(inside.astype(np.uint8)), True))
     sizes = np.bincount(labels.reshape(-1))[1:]
     apart = int(sizes.sum() - sizes.max())
-    if apart <= share * sizes.sum():
+    if apart * voxel_ml <= room_ml:
         return None
     largest = int(np.sort(sizes)[-2])
     at = np.argwhere(labels == 1 + int(np.argsort(sizes)[-2]))[0]

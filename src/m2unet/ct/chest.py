@@ -16,8 +16,8 @@ of scans with slices up to 14 mm apart."""
 MANY = 0.15
 """Share of such places from which the slices are out of order; dense disease breaks the air in a few."""
 
-SEAM, SOUND = 0.35, 0.75
-"""One place alone tells where two stacks meet: Dice below the first, with more than the second on either side of it."""
+SEAM = 0.3
+"""One place alone shows where two stacks meet: its Dice lies so far below that on either side of it."""
 
 ENDS = 0.2
 """Share of the slices at either end that is left out: there the lungs begin and end within a thick slice."""
@@ -35,8 +35,8 @@ TWO_SIDED = 0.3
 ONE_SIDE = 0.05
 """Share of the lungs on the lesser side of the body's middle, below which one lung is missing or without air."""
 
-BODY_MM = (80.0, 750.0)
-"""Width of a body, from a newborn's chest to the widest table; outside, the voxel sizes are wrong."""
+BODY_MM = (100.0, 750.0)
+"""Width of a body, from an infant's chest to the widest table; outside, the voxel sizes are wrong."""
 
 LUNGS_MM = 420.0
 """Lungs are no wider (204-318 mm in 51 scans of LUNA16)."""
@@ -66,6 +66,7 @@ def check_size(lungs: Lungs | None, grid: CoarseGrid, body: NDArray[np.bool_]) -
     height, depth, width = ((lungs.high - lungs.low) * grid.spacing_mm / grid.factors).tolist()
     right = _right_share(lungs, body)
     both = TWO_SIDED <= right <= 1 - TWO_SIDED and not lungs.cut_sides  # one lung alone is narrow
+    both = both and _mean_cm2(lungs) >= LITTLE_CM2
     whole = both and not (lungs.cut_top or lungs.cut_bottom)
     if (
         width > LUNGS_MM
@@ -100,15 +101,15 @@ def _order(lungs: Lungs) -> str | None:
         return None
     dice = 2 * (mask[1:] & mask[:-1]).sum(axis=(1, 2))[pairs] / (area[1:] + area[:-1])[pairs]
     broken = int((dice < ALIKE).sum())
-    seams = int(((dice[1:-1] < SEAM) & (dice[:-2] > SOUND) & (dice[2:] > SOUND)).sum())
+    seams = int((dice[1:-1] < np.minimum(dice[:-2], dice[2:]) - SEAM).sum())
     if broken <= MANY * len(dice) and not seams:
         return None
-    return f"the lungs do not continue from slice to slice at {broken} place(s): slices may be out of order or missing"
+    places = max(broken, seams)
+    return f"the lungs do not continue from slice to slice at {places} place(s): slices may be out of order or missing"
 
 
 def _little(lungs: Lungs) -> str | None:
-    height = (lungs.high[0] - lungs.low[0]) / lungs.grid.factors[0] * lungs.grid.spacing_mm[0]
-    cm2 = lungs.ml / height * 10
+    cm2 = _mean_cm2(lungs)
     if cm2 >= LITTLE_CM2:
         return None
     return f"only {lungs.ml:.0f} ml of air-filled lung, {cm2:.0f} cm² a slice"
@@ -126,3 +127,9 @@ def _right_share(lungs: Lungs, body: NDArray[np.bool_]) -> float:
     columns = np.flatnonzero(body.any(axis=(0, 1)))
     middle = (int(columns[0]) + int(columns[-1]) + 1) // 2
     return float(lungs.mask_coarse[:, :, :middle].sum() / lungs.mask_coarse.sum())
+
+
+def _mean_cm2(lungs: Lungs) -> float:
+    """Mean area of lung in the slices that hold any."""
+    height = (lungs.high[0] - lungs.low[0]) / lungs.grid.factors[0] * lungs.grid.spacing_mm[0]
+    return float(lungs.ml / height * 10)

@@ -1,7 +1,7 @@
 """Whether lobes can be what they say they are: one check for every model's prediction and for masks people hand in.
 
-The mask's geometry is judged by :func:`m2unet.cohort.corrections.check_corrected`; here the scan's HU join in, on
-blocks of about 2.5 mm: a lobe holds some air, lies inside the ribs and above the diaphragm and not in fat, and the lobes
+The mask's geometry is judged by :func:`m2unet.cohort.corrections.check_corrected`. Here the scan's HU join in, on
+blocks of about 2.5 mm: a lobe holds some air, lies inside the ribs, above the diaphragm and not in fat, and the lobes
 cover the air-filled lung that ``check`` finds without a model. A finding marks a figure, it changes none.
 """
 
@@ -32,8 +32,9 @@ AIR_SHARE = 0.1
 MISMATCH = 0.15
 """Share of the air-filled lung that the lobes leave out, or of the lobes' air that is no air-filled lung."""
 
-LARGE_PIECE = 0.1
-"""Share of a predicted lobe that may lie apart from it: dense disease that a model misses can cut a lobe in two."""
+LARGE_PIECE, LARGE_ML = 0.1, 10.0
+"""Share of a predicted lobe that may lie apart from it, and volume that may in any case: dense disease that a model
+misses can cut a lobe in two, and in an excerpt the same lobe is met in several places."""
 
 PART_MM = 120.0
 """A scan less high than this shows a part of the lungs only."""
@@ -104,7 +105,12 @@ class _Look:
 
 
 def check_on_scan(
-    mask: NDArray[np.uint8], volume: Volume, accept: Collection[str] = (), *, island_share: float = ISLAND_SHARE
+    mask: NDArray[np.uint8],
+    volume: Volume,
+    accept: Collection[str] = (),
+    *,
+    island_share: float = ISLAND_SHARE,
+    island_ml: float = 0.0,
 ) -> CheckedMask:
     """Check a lobe mask by its geometry and by the HU of its scan.
 
@@ -113,13 +119,20 @@ def check_on_scan(
         volume: the scan.
         accept: codes of faults to live with, of :data:`m2unet.cohort.corrections.FORGIVABLE`.
         island_share: share of a lobe that may lie apart from its largest piece.
+        island_ml: volume that may in any case.
 
     Returns:
         All faults, not the first alone.
     """
     look = _look(mask, volume)
     checked = check_corrected(
-        mask, volume.spacing_mm, volume.voxel_ml, accept, partial=look.partial, island_share=island_share
+        mask,
+        volume.spacing_mm,
+        volume.voxel_ml,
+        accept,
+        partial=look.partial,
+        island_share=island_share,
+        island_ml=island_ml,
     )
     if not look.lobes.any():
         return checked
@@ -147,7 +160,7 @@ def check_prediction(mask: NDArray[np.uint8], volume: Volume, accept: Collection
         if absent.level == "error":
             raise QualityError((*volume.findings, absent))
         return (absent,)
-    faults = check_on_scan(mask, volume, island_share=LARGE_PIECE).faults
+    faults = check_on_scan(mask, volume, island_share=LARGE_PIECE, island_ml=LARGE_ML).faults
     return tuple(
         finding(name, "; ".join(fault.found for fault in faults if fault.code == code))
         for code, name in CODES.items()

@@ -221,7 +221,7 @@ def _lung_only(
     spacing_mm: Sequence[float],
     outside: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """The codes of a plane where its HU, averaged over some 4 mm inside the mask, are neither fat nor the airway's gas."""
+    """The codes of a plane where its HU, averaged over some 4 mm of the mask, are neither fat nor the airway's gas."""
     if not codes.any():
         return codes
     inside = codes > 0 if outside is None else (codes > 0) & ~outside
