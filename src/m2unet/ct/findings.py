@@ -227,7 +227,10 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         ),
         # a lobe mask given with the scan
         "mask-missing": Kind(
-            _W, "a lobe mask lacks lobes", "none needed if they were removed or lie beyond the scan", True
+            ("warning", "error"),
+            "a lobe mask lacks lobes",
+            "none needed if they were removed or lie beyond the scan",
+            True,
         ),
         "mask-unusual": Kind(_W, "lobes of a mask lie as they seldom do", "look at the mask"),
         "mask-sides": Kind(_EW, "lobes of a mask lie on the wrong side", "check left and right of mask and scan", True),
