@@ -63,3 +63,18 @@ def test_islands_and_volumes_are_found_together(lobes: NDArray[np.uint8]) -> Non
 def test_a_few_loose_voxels_are_no_fault(lobes: NDArray[np.uint8]) -> None:
     lobes[0, 0, 0] = 3
     assert codes(lobes) == []
+
+
+def test_volumes_that_adults_do_not_have(lobes: NDArray[np.uint8]) -> None:
+    lobes[np.isin(lobes, (1, 3))] = 2
+    faults = {fault.code: fault.found for fault in check_corrected(lobes, SPACING, 2 * VOXEL_ML).faults}
+    assert "RML has" in faults["volume"] and "20-1500 is usual" in faults["volume"]
+    for factor, litres in ((8.0, "0.5-10 l"), (0.05, "0.5-10 l")):
+        found = [f.found for f in check_corrected(lobes, SPACING, VOXEL_ML * factor).faults if f.code == "volume"]
+        assert any("both lungs have" in text and litres in text for text in found)
+
+
+def test_a_part_of_the_lungs_may_lack_lobes_and_have_little_of_them(lobes: NDArray[np.uint8]) -> None:
+    part = lobes[9:11].copy()
+    assert {"missing", "volume"} & {f.code for f in check_corrected(part, SPACING, VOXEL_ML / 100).faults}
+    assert check_corrected(part, SPACING, VOXEL_ML / 100, partial=True).faults == ()

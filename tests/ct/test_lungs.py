@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from m2unet.ct.body import find_body
 from m2unet.ct.lungs import Lungs, find_lungs
-from m2unet.ct.volume import Volume
+from m2unet.ct.quality import check_anatomy
+from m2unet.ct.volume import Volume, from_source
 from tests.ct.samples import chest
 
 SHAPE, SPACING = (80, 160, 190), (2.5, 2.4, 2.4)
@@ -91,15 +92,63 @@ def test_bowel_gas_below_is_not_lung() -> None:
     assert lungs.low[0] >= 30 + true_box()[0][0] - 2
 
 
-def test_no_lungs() -> None:
+def without_lungs() -> np.ndarray:
     array = np.where(ARRAY == 0, ARRAY, np.where(LUNGS, 40, ARRAY)).astype(np.int16)
     array[ndimage.binary_dilation(LUNGS, iterations=2)] = 40
-    assert lungs_of(array) is None
+    return array
+
+
+def test_no_lungs() -> None:
+    assert lungs_of(without_lungs()) is None
 
 
 def test_two_slices_are_enough() -> None:
     lungs = lungs_of(ARRAY[39:41])
     assert lungs is not None and lungs.cut_top and lungs.cut_bottom
+
+
+@pytest.mark.parametrize("round_field", [False, True])
+def test_lungs_that_a_small_field_of_view_cuts_open_are_found(round_field: bool) -> None:
+    """A heart CT: 190 mm of the chest's middle, no wall around the lungs."""
+    array = ARRAY[10:70, 28:108, 55:135].copy()
+    array += (np.random.default_rng(1).random(array.shape) < 0.05).astype(np.int16) * 500  # vessels
+    if round_field:
+        y, x = np.indices(array.shape[1:])
+        array[:, (y - 39.5) ** 2 + (x - 39.5) ** 2 > 40**2] = -1024
+    (found,) = check_anatomy(from_source(array, SPACING)).findings
+    assert found.code == "lungs-cut-off" and "a side" in found.found
+    lungs = check_anatomy(from_source(array, SPACING)).lungs
+    held = np.count_nonzero((array < -500) & (array > -1000)) * np.prod(SPACING) / 1000
+    assert lungs is not None and lungs.ml == pytest.approx(held, rel=0.2)
+
+
+def test_air_beside_the_body_is_no_lung_that_the_field_cuts() -> None:
+    array = without_lungs()
+    y = np.indices(SHAPE[1:])[0]
+    foam = (y > 133) & (y < 148)
+    array[:, foam] = np.random.default_rng(0).normal(-900, 60, (SHAPE[0], int(foam.sum()))).astype(np.int16)
+    assert lungs_of(array) is None
+
+
+def test_a_wide_airway_at_the_top_is_no_lung_cut_off() -> None:
+    array = ARRAY.copy()
+    z, y, x = np.indices(SHAPE, sparse=True)
+    wide = ((y - 73) * 2.4) ** 2 + ((x - 95) * 2.4) ** 2 < 14**2
+    array[np.broadcast_to(wide & (z > 40), SHAPE)] = -1000
+    lungs = lungs_of(array)
+    assert lungs is not None and not lungs.cut_top
+
+
+@pytest.mark.real
+def test_a_real_heart_ct_and_short_parts_of_the_trunk(nlst: Volume) -> None:
+    heart = from_source(nlst.array[30:90, 40:410, 80:450].copy(), nlst.spacing_mm)
+    anatomy = check_anatomy(heart)
+    assert [f.code for f in anatomy.findings] == ["lungs-cut-off"]
+    assert anatomy.lungs is not None and anatomy.lungs.ml > 1600
+    abdomen = check_anatomy(from_source(nlst.array[:21].copy(), nlst.spacing_mm))
+    assert [(f.code, f.level) for f in abdomen.findings] == [("lungs-absent", "error")]
+    lungs = check_anatomy(from_source(nlst.array[60:80].copy(), nlst.spacing_mm))
+    assert [f.code for f in lungs.findings] == ["lungs-cut-off"]
 
 
 @pytest.mark.real

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from m2unet.ct.findings import QualityError
 from m2unet.ct.read import load, read_scan
+from m2unet.errors import ConfigError
 from tests.ct.samples import chest, write_series
 
 SPACING = (10.0, 4.0, 4.0)
@@ -184,12 +185,14 @@ def without_lungs(array: NDArray[np.int16]) -> NDArray[np.int16]:
 def test_a_scan_without_lungs(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii", without_lungs(CHEST))
     assert codes(path) == {"lungs-absent": "error"}
-    assert codes(save(tmp_path / "b.nii", without_lungs(CHEST)[:9])) == {
-        "lungs-absent": "warning",
-        "too-few-slices": "warning",
-    }
+    few = {"too-few-slices": "warning"}
+    assert codes(save(tmp_path / "b.nii", without_lungs(CHEST)[:9])) == {"lungs-absent": "error", **few}
+    assert codes(save(tmp_path / "c.nii", without_lungs(CHEST)[:4])) == {"lungs-absent": "error", **few}
+    assert codes(save(tmp_path / "d.nii", without_lungs(CHEST)[:3])) == {"lungs-absent": "warning", **few}
     volume = read_scan(path, accept=["lungs-absent"])
     assert [(f.code, f.level) for f in volume.findings] == [("lungs-absent", "warning")]
+    with pytest.raises(ConfigError, match="cannot be accepted"):
+        read_scan(path, accept=["missing-slices"])
 
 
 def test_air_alone(tmp_path: Path) -> None:

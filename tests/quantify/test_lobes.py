@@ -126,3 +126,16 @@ def test_boxes_and_counts_are_those_of_scipy_and_numpy() -> None:
     assert bounding_box(mask, (1, 3, 9)) == (slice(1, 5), slice(0, 8), slice(0, 7))
     assert count_codes(mask, 5).tolist() == np.bincount(mask.ravel(), minlength=5).tolist()
     assert count_codes(mask, 3).tolist() == np.bincount(mask.ravel()).tolist()[:3]  # code 3 is not asked for
+
+
+@pytest.mark.parametrize(("hu", "cut"), [(-850, True), (-300, True), (40, True), (-100, False), (-1000, False)])
+def test_only_lung_is_cut_off_by_the_field_of_view(hu: int, cut: bool) -> None:
+    """A mask that reaches the last slice in fat, or in the airway's gas, has no lung cut there; dense lung has."""
+    mask = np.zeros((10, 40, 40), np.uint8)
+    mask[4:, 10:30, 10:30] = 1
+    array = np.full(mask.shape, 40, np.int16)
+    array[mask > 0] = -850
+    array[-1][mask[-1] > 0] = hu
+    noisy = (array + np.random.default_rng(0).normal(0, 20, array.shape)).astype(np.int16)
+    assert find_cuts(mask, (2.0, 1.0, 1.0), noisy)[1] == (("head end",) if cut else ())
+    assert find_cuts(mask, (2.0, 1.0, 1.0))[1] == ("head end",)  # without the image nobody can tell

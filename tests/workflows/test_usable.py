@@ -182,6 +182,16 @@ def test_cross_validation_for_lobes_shares_the_masks_among_the_folds(
     assert (tmp_path / "fold0" / LEFT_OUT_FILE).is_file()
 
 
+def test_a_fold_that_tests_no_scan_with_a_mask_has_no_figures(mixed: Manifest, store: Store, tmp_path: Path) -> None:
+    masked = of_kind(mixed, LEARNS_FROM["seg_only"])
+    bare = tuple(row.scan_id for row in mixed.rows if row.scan_id not in masked)
+    config = load_config("demo", [*ONE_BAG, "model.name=seg_only"])
+    job = CrossValidation(mixed, store, config, tmp_path, by="scan", trained_on="phantoms")
+    found = job.run_fold(0, Split(tuple(sorted(masked)), (), bare))
+    assert found.get("dsc") is None
+    assert json.loads((tmp_path / "fold0" / "summary.json").read_text())["figures"]["scans"] == 0
+
+
 def test_the_command_trains_lobes_on_the_scans_with_a_mask(mixed: Manifest, tmp_path: Path) -> None:
     changes = [part for setting in [*ONE_BAG, "train.validate_every=1"] for part in ("--set", setting)]
     call = ["train", str(mixed.path), "--model", "seg_only", "--preset", "demo", *changes, "--device", "cpu"]

@@ -65,7 +65,9 @@ def take(
     folder: Folder,
     accept: Annotated[
         list[str] | None,
-        typer.Option("--accept", help="A fault to live with: missing, sides, order, volume or islands."),
+        typer.Option(
+            "--accept", help="A fault to live with: missing, sides, order, volume, islands, air, outside or mismatch."
+        ),
     ] = None,
     lobe_codes: LobeCodes = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.cli.common import Series
+from m2unet.cli.common import Accept, Series
 
 if TYPE_CHECKING:
     from m2unet.ct.checks import ScanCheck
@@ -19,6 +19,7 @@ def check(
     scans: Annotated[list[Path], typer.Argument(help="CT files or DICOM folders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     series: Series = None,
+    accept: Accept = None,
 ) -> None:
     """Check scans: what they are, and what is wrong with them. Exit code 0 all can be used, 1 some, 2 none."""
     import json
@@ -30,7 +31,7 @@ def check(
 
     checks = []
     for scan in scans:
-        checks.append(check_scan(scan, series=series))
+        checks.append(check_scan(scan, series=series, accept=accept or ()))
         if not as_json:
             _show(checks[-1])
     if as_json:

@@ -51,6 +51,11 @@ LobeCodes = Annotated[
     ),
 ]
 
+Accept = Annotated[
+    list[str] | None,
+    typer.Option("--accept", help="An error to live with as a warning, e.g. lungs-absent (repeatable)."),
+]
+
 
 def code_system(name: str) -> CodeSystem:
     """The system of lobe codes of that name.

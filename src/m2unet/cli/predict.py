@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.cli.common import Device, Engine, LobeCodes, Out, Series, code_system, say
+from m2unet.cli.common import Accept, Device, Engine, LobeCodes, Out, Series, code_system, say
 
 if TYPE_CHECKING:
     from m2unet.workflows.case import CaseOptions
@@ -49,6 +49,7 @@ def predict(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random bags.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict finished cases again.")] = False,
+    accept: Accept = None,
     device: Device = "auto",
     engine: Engine = "auto",
     cluster: Annotated[
@@ -58,6 +59,7 @@ def predict(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Jobs to ask SLURM for, with --cluster slurm.")] = 1,
 ) -> None:
     """Predict scans: lobes, opacities, severity and a report, one folder a case. Finished cases are skipped."""
+    from m2unet.ct.findings import check_accept
     from m2unet.errors import ConfigError
     from m2unet.inference.predictor import packaged_model
     from m2unet.workflows.case import CaseOptions
@@ -71,7 +73,17 @@ def predict(
     exporters = (export_dicom,) if dicom else ()
     steps, cuts = case_settings(overrides or [])
     options = CaseOptions(
-        mask_format, montage, seed, overwrite, report, identify, steps, cuts, exporters=exporters, explain=explain
+        mask_format,
+        montage,
+        seed,
+        overwrite,
+        report,
+        identify,
+        steps,
+        cuts,
+        exporters=exporters,
+        explain=explain,
+        accept=tuple(sorted(check_accept(accept or ()))),
     )
     folder = packaged_model() if model is None else model
     if cluster is None:
@@ -147,7 +159,6 @@ def _line(outcome: CaseOutcome) -> str:
     volumes = ", ".join(
         f"{q.region} {q.volume_ml:.0f} ml" for q in outcome.result.lobes.volumes if q.volume_ml is not None
     )
-    warnings = sum(f.level == "warning" for f in outcome.result.findings)
-    counted = f"{warnings} warning(s)" if warnings else ""
-    skipped = "skipped" if outcome.skipped else ""
-    return "; ".join(part for part in (said, volumes, counted, skipped, renamed) if part)
+    told = (said, volumes, "skipped" if outcome.skipped else "", renamed)
+    warned = [f"  {f.code}: {f.found}. To mend: {f.mend}." for f in outcome.result.findings if f.level == "warning"]
+    return "\n".join(["; ".join(part for part in told if part), *warned])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2unet.anatomy import CODE_SYSTEMS
-from m2unet.cli.common import Series, code_system, say, writable
+from m2unet.cli.common import Accept, Series, code_system, say, writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +44,7 @@ def quantify(
         list[str] | None, typer.Option("--set", help="A cut or scale, e.g. consolidation_from_hu=-250.")
     ] = None,
     series: Series = None,
+    accept: Accept = None,
 ) -> None:
     """Measure lobes, opacity, twenty regions and two CT scores of a scan whose lobes are already segmented."""
     from m2unet.ct.identity import identify_scan
@@ -53,7 +54,7 @@ def quantify(
     if out is not None and identity is not None and identity.basis != "path":
         refuse_other_figures(out, identity.digest)
     config = opacity_config(overrides or [])
-    found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=config, series=series)
+    found = quantify_scan(scan, lobes, codes=code_system(lobe_codes), config=config, series=series, accept=accept or ())
     if out is not None:
         write_quantified(found, out)
     if as_json:
@@ -68,7 +69,7 @@ def quantify(
     say(f"lobe mask: {found.mask.summary()}")
     for finding in found.findings:
         if finding.level == "warning":
-            say(f"warning: {finding.found}")
+            say(f"warning: {finding.code}: {finding.found}")
     if out is not None:
         say(f"written to {out}")
 

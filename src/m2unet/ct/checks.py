@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2unet.ct.findings import Finding, finding
+from m2unet.ct.findings import Finding, check_accept, finding
 from m2unet.ct.read import load
 from m2unet.errors import M2UNetError
 
@@ -49,15 +50,20 @@ class ScanCheck:
         }
 
 
-def check_scan(path: str | Path, *, series: str | None = None) -> ScanCheck:
+def check_scan(path: str | Path, *, series: str | None = None, accept: Collection[str] = ()) -> ScanCheck:
     """Check one scan. A bad scan gives findings, never an exception.
 
     Args:
         path, series: as for :func:`m2unet.ct.read.read_scan`.
+        accept: codes of errors that count as warnings.
+
+    Raises:
+        ConfigError: an error that cannot be accepted.
     """
+    accept = check_accept(accept)
     path = Path(path)
     try:
-        loaded = load(path, series=series)
+        loaded = load(path, accept, series=series)
     except MemoryError:
         return ScanCheck(path, (finding("too-large", "there is not enough memory to read it"),))
     except M2UNetError as error:  # a missing decoder

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from m2unet.errors import ScanError
+from m2unet.errors import ConfigError, ScanError
 
 Level = Literal["error", "warning", "note"]
 
@@ -58,11 +58,13 @@ class Kind:
         levels: levels it occurs at, the usual one first.
         meaning: what it says about a scan.
         mend: what a user can do.
+        acceptable: whether a user may know better, and can accept the error by name: it becomes a warning.
     """
 
     levels: tuple[Level, ...]
     meaning: str
     mend: str
+    acceptable: bool = False
 
 
 _E: tuple[Level, ...] = ("error",)
@@ -188,8 +190,8 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "offset-hu": Kind(
             _E, "values moved by about 1024: stored before the rescale, or rescaled twice", "add or subtract 1024"
         ),
-        "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU"),
-        "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised"),
+        "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU", True),
+        "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised", True),
         "implausible-hu": Kind(
             _W, "soft tissue is not where it should be on the HU scale", "check slope and intercept"
         ),
@@ -203,28 +205,72 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "lossy": Kind(_N, "lossy compression", "give the original if there is one"),
         "derived": Kind(_W, "a derived or secondary image, not an original reconstruction", "give the original series"),
         # anatomy
-        "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient"),
+        "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient", True),
         "lungs-absent": Kind(
             ("error", "warning"),
-            "no air-filled lung; a warning where the scan is less than 10 cm high",
-            "give a chest CT",
+            "no air-filled lung; a warning where the scan is less than 4 cm high",
+            "give a chest CT; if the lungs are there but hold no air, `--accept lungs-absent`",
+            True,
+        ),
+        "orientation-doubtful": Kind(
+            _W,
+            "the body does not lie as the header says (turned, upside down, mirrored), or has an impossible size",
+            "compare the header with the original DICOM files; convert it again",
         ),
         "chest-uncertain": Kind(
             _W,
-            "the slices do not follow each other as those of a chest do",
-            "check that it is a chest CT; look at the lobes",
+            "not what a chest looks like: slices out of order, next to no air-filled lung, or lung on one side only",
+            "check that it is a whole chest CT; look at the lobes",
         ),
         "lungs-cut-off": Kind(
             _W, "lung reaches the border of the scan", "volumes and severity cover a part of the lungs"
         ),
         # a lobe mask given with the scan
-        "mask-missing": Kind(_W, "a lobe mask lacks lobes", "none needed if they were removed or lie beyond the scan"),
+        "mask-missing": Kind(
+            ("warning", "error"),
+            "a lobe mask lacks lobes",
+            "none needed if they were removed or lie beyond the scan",
+            True,
+        ),
         "mask-unusual": Kind(_W, "lobes of a mask lie as they seldom do", "look at the mask"),
-        "mask-sides": Kind(_EW, "lobes of a mask lie on the wrong side", "check left and right of mask and scan"),
-        "mask-order": Kind(_EW, "lobes of a mask lie in the wrong order", "check the mask's codes"),
-        "mask-volume": Kind(_EW, "a lobe of a mask is larger than any lobe", "check the mask's codes and the spacing"),
+        "mask-sides": Kind(_EW, "lobes of a mask lie on the wrong side", "check left and right of mask and scan", True),
+        "mask-order": Kind(_EW, "lobes of a mask lie in the wrong order", "check the mask's codes", True),
+        "mask-volume": Kind(
+            _EW, "a lobe of a mask is larger than any lobe", "check the mask's codes and the spacing", True
+        ),
         "mask-overlap": Kind(_N, "voxels of a mask lie in two lobes; the first keeps them", "none needed"),
         "mask-thresholded": Kind(_W, "a mask of fractions; a voxel counts from one half on", "none needed"),
+        # lobes, predicted or handed in
+        "lobes-absent": Kind(
+            ("error", "warning"),
+            "no lobe at all",
+            "check that it is a chest CT; if no lobe is to be expected, `--accept lobes-absent`",
+            True,
+        ),
+        "lobe-missing": Kind(
+            _W, "a lobe is not there, though the scan shows whole lungs", "look at the lobes; it may have been removed"
+        ),
+        "lobe-volume": Kind(
+            _W, "a lobe, a lung or both have a volume that adults do not have", "look at the lobes and the voxel sizes"
+        ),
+        "lobe-side": Kind(_W, "a lobe lies on the wrong side of another", "look at the lobes and at how the body lies"),
+        "lobe-order": Kind(
+            _W, "lobes lie in the wrong order, head to feet or front to back", "look at the lobes and how the body lies"
+        ),
+        "lobe-pieces": Kind(
+            _W, "a lobe lies in several large pieces", "look at the lobes; dense disease may part them"
+        ),
+        "lobe-without-air": Kind(
+            _W, "a lobe or a lung holds next to no air", "look whether it is wholly dense, collapsed, or no lung at all"
+        ),
+        "lobes-outside-lung": Kind(
+            _W, "lobes lie in fat, below the diaphragm, outside the ribs or outside the body", "look at the lobes"
+        ),
+        "lobes-lung-mismatch": Kind(
+            _W,
+            "lobes and the air-filled lung found without a model differ by more than 15 %",
+            "look at the lobes; do not use their volumes before",
+        ),
     }
 )
 """Every finding a scan can have; docs/reading.md shows this table."""
@@ -240,3 +286,30 @@ def finding(code: str, found: str, level: Level | None = None) -> Finding:
     """
     kind = KINDS[code]
     return Finding(code, level or kind.levels[0], found, kind.mend)
+
+
+ACCEPTABLE: tuple[str, ...] = tuple(code for code, kind in KINDS.items() if kind.acceptable)
+"""Errors that a user may know better."""
+
+
+def check_accept(codes: Iterable[str]) -> frozenset[str]:
+    """Codes of errors to live with, as a set.
+
+    Raises:
+        ConfigError: one of them is unknown, or no error that a user may know better.
+    """
+    wanted = frozenset(codes)
+    wrong = sorted(wanted - set(ACCEPTABLE))
+    if wrong:
+        raise ConfigError(
+            "This finding cannot be accepted", found=", ".join(wrong), expected=f"one of {', '.join(ACCEPTABLE)}"
+        )
+    return wanted
+
+
+def accepted(findings: Iterable[Finding], accept: Collection[str]) -> tuple[Finding, ...]:
+    """Findings with the accepted errors as warnings."""
+    return tuple(
+        replace(found, level="warning") if found.level == "error" and found.code in accept else found
+        for found in findings
+    )

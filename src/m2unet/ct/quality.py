@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.ct.body import OUTLINE_HU, body_on
+from m2unet.ct.chest import check_chest_shape, check_size
 from m2unet.ct.coarse import CoarseGrid
 from m2unet.ct.findings import Finding, Level, finding
 from m2unet.ct.lungs import Lungs, lungs_on
+from m2unet.ct.orientation import check_orientation
 from m2unet.ct.raw import RawScan
 from m2unet.ct.volume import Volume
 
@@ -20,7 +22,7 @@ THICK_MM = 10.0
 PLANE_MM = (0.1, 6.0)
 """Side of a voxel in the plane; chest CT has 0.3 to 1 mm, subsampled copies more."""
 
-SMALL_MM = 100.0
+SMALL_MM = 40.0
 """A scan less high than this may miss the lungs without being another part of the body."""
 
 OBLIQUE_DEGREES = 10.0
@@ -193,11 +195,15 @@ def check_anatomy(volume: Volume) -> Anatomy:
     if not -130 <= middle <= 130:
         found.append(finding("implausible-hu", f"the median of soft tissue is {middle:.0f} HU"))
     lungs = lungs_on(grid, average, body)
+    turned = check_orientation(grid, average) or check_size(lungs, grid, body)
+    if turned is not None:
+        found.append(turned)
     height = volume.shape[0] * volume.spacing_mm[0]
     if lungs is None:
         level: Level = "error" if height >= SMALL_MM else "warning"
         found.append(finding("lungs-absent", f"none in a scan {height:.0f} mm high", level))
         return Anatomy(tuple(found), None)
+    found += check_chest_shape(lungs, body)
     cut = {"the top": lungs.cut_top, "the bottom": lungs.cut_bottom, "a side": lungs.cut_sides}
     where = [name for name, is_cut in cut.items() if is_cut]
     if where:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2unet.ct.findings import Finding, QualityError, finding
+from m2unet.ct.findings import Finding, QualityError, accepted, check_accept, finding
 from m2unet.ct.lungs import Lungs
 from m2unet.ct.quality import check_anatomy, check_geometry, check_values
 from m2unet.ct.raw import RawScan
@@ -46,7 +46,8 @@ def read_scan(path: str | Path, *, accept: Collection[str] = (), series: str | N
     Args:
         path: a NIfTI, MHA/MHD or NRRD file, a folder with a DICOM series (nested folders are searched, one of several
             series is chosen, see docs/reading.md), or a multi-frame DICOM file.
-        accept: codes of errors to live with as warnings, e.g. ``lungs-absent``; only for scans that can be read.
+        accept: codes of errors to live with as warnings, of :data:`m2unet.ct.findings.ACCEPTABLE`, e.g.
+            ``lungs-absent``.
         series: SeriesInstanceUID of the DICOM series to read, or the first six or more digits of its digest; chosen by
             rule if None.
 
@@ -56,29 +57,30 @@ def read_scan(path: str | Path, *, accept: Collection[str] = (), series: str | N
     Raises:
         QualityError: if there is no such scan or it cannot be used; it carries all findings.
         MissingExtraError: compressed DICOM whose decoder is not installed.
+        ConfigError: an error that cannot be accepted.
     """
-    loaded = load(Path(path), series=series)
-    findings = tuple(
-        replace(found, level="warning") if found.level == "error" and found.code in accept else found
-        for found in loaded.findings
-    )
+    loaded = load(Path(path), accept, series=series)
+    findings = loaded.findings
     if loaded.volume is None or any(found.level == "error" for found in findings):
-        raise QualityError(loaded.findings if loaded.volume is None else findings)
+        raise QualityError(findings)
     for found in findings:
         if found.level == "warning":
             logger.debug("%s: %s", found.code, found.found)
     return replace(loaded.volume, findings=findings)
 
 
-def load(path: Path, *, series: str | None = None) -> Loaded:
+def load(path: Path, accept: Collection[str] = (), *, series: str | None = None) -> Loaded:
     """Read a scan and everything that is to be said about it, without judging.
 
     Args:
         path, series: as for :func:`read_scan`.
+        accept: codes of errors that count as warnings.
 
     Raises:
         MissingExtraError: compressed DICOM whose decoder is not installed.
+        ConfigError: an error that cannot be accepted.
     """
+    accept = check_accept(accept)
     try:
         raw = read_raw(path, series=series)
     except QualityError as error:
@@ -92,11 +94,11 @@ def load(path: Path, *, series: str | None = None) -> Loaded:
     del raw  # its array may be another copy
     if padded > NOTED * volume.array.size:
         findings.append(finding("padding", f"{padded} of {volume.array.size} voxels"))
-    findings += check_geometry(volume)
+    findings = list(accepted((*findings, *check_geometry(volume)), accept))
     if any(found.level == "error" for found in findings):
         return Loaded(volume, tuple(findings))
     anatomy = check_anatomy(volume)
-    return Loaded(volume, (*findings, *anatomy.findings), anatomy.lungs)
+    return Loaded(volume, (*findings, *accepted(anatomy.findings, accept)), anatomy.lungs)
 
 
 def read_raw(path: Path, *, series: str | None = None) -> RawScan:

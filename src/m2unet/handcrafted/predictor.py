@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,6 +105,7 @@ class HandcraftedPredictor:
         seed: int = 0,
         mask: Path | None = None,
         codes: CodeSystem = "auto",
+        accept: Collection[str] = (),
     ) -> Prediction:
         """Predict one scan. The lobes handed back are those that were used: the mask's, or the lobe model's.
 
@@ -113,13 +115,14 @@ class HandcraftedPredictor:
             seed: nothing here is random.
             mask: the scan's lobe mask, or None.
             codes: whose codes the mask uses.
+            accept: codes of errors to live with as warnings, of :data:`m2unet.ct.findings.ACCEPTABLE`.
 
         Raises:
             QualityError: if the scan cannot be used.
             M2UNetError: if there is neither a mask nor a lobe model.
         """
         started = time.perf_counter()
-        volume = scan if isinstance(scan, Volume) else read_scan(scan)
+        volume = scan if isinstance(scan, Volume) else read_scan(scan, accept=accept)
         read = time.perf_counter()
         measured, used, findings = self.measurer.measure(volume, mask, codes)
         volume = replace(volume, findings=findings)

@@ -40,6 +40,8 @@ MapKind = Literal["none", "temperature", "logistic", "isotonic"]
 
 LIMITING_FINDINGS = frozenset(
     {
+        "body-absent",
+        "chest-uncertain",
         "derived",
         "implausible-hu",
         "lungs-absent",
@@ -47,6 +49,8 @@ LIMITING_FINDINGS = frozenset(
         "mixed-spacing",
         "no-rescale",
         "non-axial",
+        "not-hu",
+        "orientation-doubtful",
         "orientation-unknown",
         "slices-left-out",
         "too-few-slices",

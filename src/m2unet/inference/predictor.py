@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -145,6 +146,7 @@ class Predictor:
         seed: int = 0,
         explain: bool = False,
         hash_content: bool = False,
+        accept: Collection[str] = (),
     ) -> Prediction:
         """Predict one scan.
 
@@ -156,16 +158,18 @@ class Predictor:
             explain: whether to say where the severity comes from.
             hash_content: whether to hash the prepared voxels, as the store of a cohort does, or the scan's own for the
                 whole-chest network.
+            accept: codes of errors to live with as warnings, of :data:`m2unet.ct.findings.ACCEPTABLE`.
 
         Raises:
             QualityError: if the scan cannot be used; it carries the findings.
+            ConfigError: an error that cannot be accepted.
         """
         seconds: dict[str, float] = {}
         clock = _Clock(seconds)
-        volume = scan if isinstance(scan, Volume) else read_scan(scan)
+        volume = scan if isinstance(scan, Volume) else read_scan(scan, accept=accept)
         clock.lap("read")
         if isinstance(self.network, ChestUNet):
-            found = self._whole_chest(volume, clock, lobes=lobes)
+            found = self._whole_chest(volume, clock, lobes=lobes, accept=accept)
             return replace(found, content_sha256=content_hash(volume.array) if hash_content else None)
         prepared = prepare_volume(volume, self.config.prepare)
         clock.lap("prepare")
@@ -189,13 +193,13 @@ class Predictor:
             volume, mask, estimate, self.identity, seconds, explanation, judgement, self.confidence, content
         )
 
-    def _whole_chest(self, volume: Volume, clock: _Clock, *, lobes: bool) -> Prediction:
+    def _whole_chest(self, volume: Volume, clock: _Clock, *, lobes: bool, accept: Collection[str] = ()) -> Prediction:
         """By the whole-chest network, which places the slices itself and has no severity."""
         assert isinstance(self.network, ChestUNet)
         if not lobes:
             return Prediction(volume, None, None, self.identity, clock.seconds)
         found = score_chest(self.network, volume, self.config, device=self.device, atlas=self.atlas)
-        volume = replace(volume, findings=volume.findings + check_chest(found, volume.findings))
+        volume = replace(volume, findings=volume.findings + check_chest(found, volume.findings, accept))
         clock.lap("network")
         mask = lobes_on_volume(volume, found)
         clock.lap("edge")

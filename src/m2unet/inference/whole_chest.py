@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from m2unet.config import Config
 from m2unet.ct.findings import Finding, QualityError, finding
+from m2unet.ct.quality import SMALL_MM
 from m2unet.ct.volume import Volume
 from m2unet.ct.window import apply_window
 from m2unet.inference.chest_grid import PIXEL_MM, ChestGrid, to_chest_grid
@@ -24,9 +25,8 @@ from m2unet.models.lobe_atlas import LobeAtlas
 FloatArray = NDArray[np.float32]
 
 BATCH = 8
-SMALL_MM = 100.0
-LEAST_ML = 250.0
-"""Less lung than this, in a scan at least 10 cm high, is no chest."""
+LEAST_ML, LEAST_OF_MM = 250.0, 100.0
+"""Less lung than the first, in a scan at least 10 cm high, is no chest; in a lower one less in proportion."""
 MOST_ERROR = 0.25
 """Mean deviation of the slices' heights, by half the lungs' height, above which the scan may be no chest."""
 AIR_HU = -1000
@@ -118,23 +118,24 @@ def _lung_cm2(scores: NDArray[np.float16]) -> FloatArray:
     return (kept.sum(axis=(1, 2)) * (PIXEL_MM**2 / 100)).astype(np.float32)
 
 
-def check_chest(found: ChestScores, known: tuple[Finding, ...]) -> tuple[Finding, ...]:
+def check_chest(found: ChestScores, known: tuple[Finding, ...], accept: Collection[str] = ()) -> tuple[Finding, ...]:
     """Findings about a scan that does not look like a chest.
 
     Args:
         found: the network's scores.
-        known: findings of the reading; an absence of lungs is not told twice.
+        known: findings of the reading.
+        accept: codes of errors that count as warnings.
 
     Raises:
-        QualityError: the network finds next to no lung in a scan at least 10 cm high.
+        QualityError: the network finds next to no lung in a scan more than 4 cm high, and that is not accepted.
     """
     extent = len(found.grid.hu) * found.grid.step_mm
-    low = extent < SMALL_MM
-    if found.height is None or found.lung_ml < LEAST_ML * min(1.0, extent / SMALL_MM):
-        told = finding("lungs-absent", f"{found.lung_ml:.0f} ml by the network", "warning" if low else "error")
-        if not low:
-            raise QualityError((*known, told))
-        return (told,)
+    if found.height is None or found.lung_ml < LEAST_ML * min(1.0, extent / LEAST_OF_MM):
+        lenient = extent <= SMALL_MM or "lungs-absent" in accept
+        absent = finding("lungs-absent", f"{found.lung_ml:.0f} ml by the network", "warning" if lenient else "error")
+        if not lenient:
+            raise QualityError((*known, absent))
+        return (absent,)
     if found.height.error > MOST_ERROR:
         return (finding("chest-uncertain", f"slices deviate by {50 * found.height.error:.0f} % of the lungs' height"),)
     return ()

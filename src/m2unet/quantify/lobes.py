@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from m2unet.anatomy import AIRWAY, LEFT_CODES, LOBE_BY_CODE, LOBES, RIGHT_CODES
 from m2unet.errors import M2UNetError
@@ -25,6 +26,12 @@ GROUPS: Mapping[str, tuple[int, ...]] = {
 """What figures are given for, by name: five lobes, each lung, both lungs; and the lobe codes each is made of."""
 
 _EDGES = (("feet end", "head end"), ("front edge", "back edge"), ("right edge", "left edge"))
+FAT_HU = (-150.0, -30.0)
+GAS_HU = -970.0
+"""The airway's gas lies below, averaged; all but the worst emphysema above."""
+
+AVERAGE_MM = 4.0
+
 _PADDING = "edge of the reconstructed field"
 
 
@@ -152,7 +159,8 @@ def find_cuts(
 
     A lobe is cut where it lies on the first or last slice or on the in-plane border with at least
     ``least_contact_mm2`` of contact: a smaller one is the tip of an apex or noise of a mask. With the image, contact
-    with the constant padding outside a circular field counts as well.
+    with the constant padding outside a circular field counts as well, and only contact of lung: where the image shows
+    the gas of the airway or fat, no lung is cut, whatever the mask says.
 
     Args:
         mask: ``[z, y, x]`` lobe codes; z towards the head, y towards the back, x towards the patient's left.
@@ -167,18 +175,22 @@ def find_cuts(
         M2UNetError: as :func:`check_mask`, or the image is on another grid.
     """
     codes = check_mask(mask)
+    if array is not None and array.shape != codes.shape:
+        raise M2UNetError("The mask is not on the image's grid", found=codes.shape, expected=array.shape)
     counts = count_codes(codes, AIRWAY + 1)
     cuts: dict[int, list[str]] = {lobe.code: [] for lobe in LOBES if counts[lobe.code]}
     dz, dy, dx = spacing_mm
     for axis, face_mm2 in enumerate((dy * dx, dz * dx, dz * dy)):
         for end, name in zip((0, -1), _EDGES[axis], strict=True):
-            held = np.bincount(codes.take(end, axis=axis).reshape(-1), minlength=AIRWAY + 1)
+            face: NDArray[np.uint8] = np.asarray(codes.take(end, axis=axis))
+            if array is not None:
+                others = [step for other, step in enumerate(spacing_mm) if other != axis]
+                face = _lung_only(face, np.asarray(array.take(end, axis=axis)), others)
+            held = np.bincount(face.reshape(-1), minlength=AIRWAY + 1)
             for code, edges in cuts.items():
                 if held[code] and held[code] * face_mm2 >= least_contact_mm2:
                     edges.append(name)
     if array is not None:
-        if array.shape != codes.shape:
-            raise M2UNetError("The mask is not on the image's grid", found=codes.shape, expected=array.shape)
         contact = _padding_contact(codes, array, spacing_mm)
         for code, edges in cuts.items():
             if contact[code] > 0 and contact[code] >= least_contact_mm2:
@@ -198,8 +210,26 @@ def _padding_contact(
         outside = array[z] == value
         if _slice_contact(codes[z], outside, spacing_mm).any():
             # a dark spot inside the lung is no padding
-            area += _slice_contact(codes[z], _joined_to_corners(outside), spacing_mm)
+            lung = _lung_only(codes[z], array[z], spacing_mm[1:], outside)
+            area += _slice_contact(lung, _joined_to_corners(outside), spacing_mm)
     return area
+
+
+def _lung_only(
+    codes: NDArray[np.uint8],
+    hu: NDArray[np.int16],
+    spacing_mm: Sequence[float],
+    outside: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """The codes of a plane where its HU, averaged over some 4 mm of the mask, are neither fat nor the airway's gas."""
+    if not codes.any():
+        return codes
+    inside = codes > 0 if outside is None else (codes > 0) & ~outside
+    size = [max(1, 2 * round(AVERAGE_MM / step / 2) + 1) for step in spacing_mm]
+    weight = uniform_filter(inside.astype(np.float32), size, mode="constant")
+    mean = uniform_filter(np.where(inside, hu, 0).astype(np.float32), size, mode="constant") / np.maximum(weight, 1e-6)
+    fat = (mean > FAT_HU[0]) & (mean < FAT_HU[1])
+    return np.where(fat | (mean < GAS_HU), np.uint8(0), codes)
 
 
 def _slice_contact(

@@ -14,6 +14,7 @@ from m2unet.anatomy import CODES_BY_NAME
 from m2unet.ct.identity import ScanIdentity
 from m2unet.ct.write import write_mask
 from m2unet.files import sweep, write_text
+from m2unet.inference.plausibility import check_prediction
 from m2unet.inference.postprocess import PostprocessConfig, PostprocessStep, postprocess_lobes
 from m2unet.inference.predictor import Prediction
 from m2unet.quantify.opacity import OpacityConfig
@@ -101,6 +102,7 @@ class CaseOptions:
         opacity: cuts and scales of the opacity rule.
         exporters: called in turn; what they name enters ``files`` of the document.
         explain: whether to say where the severity comes from: a heat map and the strongest patches.
+        accept: codes of errors to live with as warnings, of :data:`m2unet.ct.findings.ACCEPTABLE`.
     """
 
     mask_format: str | None = None
@@ -113,14 +115,16 @@ class CaseOptions:
     opacity: OpacityConfig = field(default_factory=OpacityConfig)
     exporters: tuple[Exporter, ...] = ()
     explain: bool = True
+    accept: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, object]:
         """Those that the figures depend on, JSON-ready."""
-        return {
+        kept = {
             "seed": self.seed,
             "postprocess": asdict(self.postprocess),
             "opacity": self.opacity.model_dump(mode="json"),
         }
+        return {**kept, "accept": sorted(self.accept)} if self.accept else kept
 
     def satisfied_by(self, kept: ResultDocument) -> bool:
         """Whether a case written before was made with these settings and has the files that are asked for."""
@@ -183,13 +187,18 @@ def write_case(
 
 
 def gather_evidence(prediction: Prediction, name: str, options: CaseOptions) -> CaseEvidence:
-    """Tidy the lobes of a prediction, in place to save memory, and measure them."""
+    """Tidy the lobes of a prediction, in place to save memory, check them, and measure them.
+
+    Raises:
+        QualityError: no lobe at all, and that is not accepted.
+    """
     if prediction.lobes is None:
         return CaseEvidence(name, prediction)
     volume = prediction.volume
     tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml, options.postprocess, out=prediction.lobes)
+    volume = replace(volume, findings=volume.findings + check_prediction(tidied.mask, volume, options.accept))
     quantities = quantify(volume.array, tidied.mask, volume.spacing_mm, options.opacity, voxel_ml=volume.voxel_ml)
-    return CaseEvidence(name, replace(prediction, lobes=tidied.mask), tidied.steps, quantities)
+    return CaseEvidence(name, replace(prediction, volume=volume, lobes=tidied.mask), tidied.steps, quantities)
 
 
 def _write_masks(evidence: CaseEvidence, folder: Path, options: CaseOptions) -> dict[str, str]:

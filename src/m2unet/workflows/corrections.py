@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2unet.anatomy import AIRWAY, CodeSystem
-from m2unet.cohort.corrections import FORGIVABLE, CheckedMask, MaskFault, check_corrected
+from m2unet.cohort.corrections import FORGIVABLE, CheckedMask, MaskFault
 from m2unet.cohort.label_places import measure_labels
 from m2unet.cohort.lobe_codes import recode, recode_by, recognised
 from m2unet.cohort.manifest import Manifest, ManifestRow, write_manifest
@@ -23,6 +23,7 @@ from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError, M2UNetError, ScanError
 from m2unet.files import write_json
+from m2unet.inference.plausibility import check_on_scan
 from m2unet.workflows.annotation import AnnotationFolder
 from m2unet.workflows.progress import NoProgress, Progress
 
@@ -130,7 +131,7 @@ def _take(
     try:
         volume = read_scan(row.image)
         mask = read_corrected(path, volume, terms.codes)
-        checked = check_corrected(mask, volume.spacing_mm, volume.voxel_ml, terms.accept)
+        checked = check_on_scan(mask, volume, terms.accept)
         changed = _changed(mask, folder.proposal(row.scan_id), volume)
         if checked.usable:
             write_mask(volume, mask, folder.taken(row.scan_id))

@@ -258,7 +258,7 @@ def _finished_or_made(
     if kept is not None:
         return kept, True
     started = time.perf_counter()
-    volume = read_scan(case.path, series=case.series)
+    volume = read_scan(case.path, series=case.series, accept=options.accept)
     read = time.perf_counter() - started
     _check_same(of_volume, volume)
     prediction = _predict(predictor, case, volume, options)
@@ -269,8 +269,8 @@ def _finished_or_made(
 
 def _predict(predictor: AnyPredictor, case: Case, volume: Volume, options: CaseOptions) -> Prediction:
     if isinstance(predictor, HandcraftedPredictor):
-        return predictor.predict(volume, seed=options.seed, mask=case.mask, codes=case.codes)
-    return predictor.predict(volume, seed=options.seed, explain=options.explain)
+        return predictor.predict(volume, seed=options.seed, mask=case.mask, codes=case.codes, accept=options.accept)
+    return predictor.predict(volume, seed=options.seed, explain=options.explain, accept=options.accept)
 
 
 def _check_same(identity: ScanIdentity, volume: Volume) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from m2unet.ct.volume import Volume
 from m2unet.ct.write import write_mask
 from m2unet.errors import ConfigError, RunError
 from m2unet.files import write_json, write_text
+from m2unet.inference.plausibility import check_prediction
 from m2unet.quantify.opacity import OpacityConfig
 from m2unet.quantify.quantities import Quantities, quantify
 from m2unet.workflows.case_folder import REPLACED_FILE, read_json_file
@@ -102,6 +103,7 @@ def quantify_scan(
     """
     volume = read_scan(scan, accept=accept, series=series)
     mask = read_lobes(lobes, volume, codes, accept=accept)
+    volume = replace(volume, findings=volume.findings + check_prediction(mask.array, volume, accept))
     found = quantify(volume.array, mask.array, volume.spacing_mm, config, voxel_ml=volume.voxel_ml)
     return Quantified(volume, found, mask)
 

@@ -171,7 +171,7 @@ def _fine_tuned(
         raise ConfigError("The whole-chest network is trained by one process", found=world.size, expected=1, mend=mend)
     used = training_rows(folder, config, options)
     job = FineTuneJob(
-        Manifest(folder.manifest, used.rows),
+        read_manifest(folder.manifest),
         out,
         steps=options.steps,
         seed=config.seed,
