@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from m2unet.cli.check import check
+from m2unet.errors import ConfigError
 from tests.ct.samples import chest, write_series
 
 app = typer.Typer()
@@ -79,3 +80,20 @@ def test_a_series_can_be_asked_for(tmp_path: Path) -> None:
     assert code == 2 and digest in said
     code, said = run("--series", digest, tmp_path / "1", tmp_path / "2")
     assert code == 2 and "--series" in said
+
+
+def test_an_error_that_a_user_knows_better(tmp_path: Path) -> None:
+    array = chest()
+    array[array == chest(noise=0)] = 40
+    array[:, 10:80, 15:97][array[:, 10:80, 15:97] < -300] = 40  # a trunk without air
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((4.0, 4.0, 10.0))
+    sitk.WriteImage(image, str(tmp_path / "solid.mha"))
+    code, said = run(tmp_path / "solid.mha")
+    assert code == 2 and "lungs-absent" in said and "--accept" in said
+    code, said = run(tmp_path / "solid.mha", "--accept", "lungs-absent", "--json")
+    assert code == 0 and [(f["code"], f["level"]) for f in json.loads(said)[0]["findings"]] == [
+        ("lungs-absent", "warning")
+    ]
+    result = CliRunner().invoke(app, [str(tmp_path / "solid.mha"), "--accept", "eight-bit"])
+    assert isinstance(result.exception, ConfigError) and "lungs-absent" in str(result.exception)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread, dcmwrite
 
+from m2unet.ct.findings import QualityError
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.inference.postprocess import PostprocessConfig
@@ -202,3 +203,28 @@ def test_a_scan_without_headers_has_no_identity(prediction: Prediction, tmp_path
     assert read_identity(prediction.volume) == Identity()
     source = replace(prediction.volume.source, header={"files": (str(tmp_path / "gone.dcm"),)})
     assert read_identity(replace(prediction.volume, source=source)) == Identity()
+
+
+def test_lobes_that_cannot_be_are_marked_in_result_report_and_view(prediction: Prediction, tmp_path: Path) -> None:
+    assert prediction.lobes is not None
+    wrong = np.array([0, 4, 4, 5, 1, 3, 6], np.uint8)[prediction.lobes]  # every lobe on the other side
+    document = write_case(replace(prediction, lobes=wrong), "swapped", tmp_path / "swapped")
+    found = {f.code: f for f in document.findings}
+    assert found["lobe-side"].level == "warning" and "mm to the patient's left of" in found["lobe-side"].found
+    assert found["lobe-missing"].mend
+    for page in ("report.html", "viewer.html"):
+        text = (tmp_path / "swapped" / page).read_text(encoding="utf-8")
+        assert "lobe-side" in text and "patient&#39;s left of" in text and found["lobe-side"].mend[1:] in text
+
+
+def test_no_lobe_at_all_fails_unless_accepted(prediction: Prediction, tmp_path: Path) -> None:
+    assert prediction.lobes is not None
+    empty = replace(prediction, lobes=np.zeros_like(prediction.lobes))
+    with pytest.raises(QualityError, match="lobes-absent"):
+        write_case(empty, "empty", tmp_path / "empty", OFF)
+    assert not (tmp_path / "empty" / "result.json").exists()
+    accepting = replace(OFF, accept=("lobes-absent",))
+    document = write_case(empty, "empty", tmp_path / "empty", accepting)
+    assert ("lobes-absent", "warning") in {(f.code, f.level) for f in document.findings}
+    assert document.settings["accept"] == ["lobes-absent"] and "accept" not in OFF.settings()
+    assert accepting.satisfied_by(document) and not OFF.satisfied_by(document)

@@ -69,6 +69,8 @@ class Kind:
 
 _E: tuple[Level, ...] = ("error",)
 _W: tuple[Level, ...] = ("warning",)
+_A: tuple[Level, ...] = ("error", "warning")
+"""An error that is a warning once a user accepts it."""
 _N: tuple[Level, ...] = ("note",)
 _EW: tuple[Level, ...] = ("error", "warning")
 
@@ -191,7 +193,7 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
             _E, "values moved by about 1024: stored before the rescale, or rescaled twice", "add or subtract 1024"
         ),
         "windowed": Kind(("error", "warning"), "values cut off at a display window", "export it with all HU", True),
-        "not-hu": Kind(_E, "values that cannot be HU of a body", "export it with HU, not normalised", True),
+        "not-hu": Kind(_A, "values that cannot be HU of a body", "export it with HU, not normalised", True),
         "implausible-hu": Kind(
             _W, "soft tissue is not where it should be on the HU scale", "check slope and intercept"
         ),
@@ -205,7 +207,7 @@ KINDS: MappingProxyType[str, Kind] = MappingProxyType(
         "lossy": Kind(_N, "lossy compression", "give the original if there is one"),
         "derived": Kind(_W, "a derived or secondary image, not an original reconstruction", "give the original series"),
         # anatomy
-        "body-absent": Kind(_E, "nothing that looks like a body", "check that it is a CT of a patient", True),
+        "body-absent": Kind(_A, "nothing that looks like a body", "check that it is a CT of a patient", True),
         "lungs-absent": Kind(
             ("error", "warning"),
             "no air-filled lung; a warning where the scan is less than 4 cm high",
