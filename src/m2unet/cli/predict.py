@@ -142,7 +142,7 @@ def _tell(outcomes: Iterator[CaseOutcome], out: Path) -> None:
         done.append(replace(outcome, result=None))
     failed = [outcome for outcome in done if outcome.error is not None]
     say(f"{len(done) - len(failed)} of {len(done)} scans predicted, in {out}. Research use only.")
-    say("Which case is which scan: sources.csv there. It names paths and UIDs: keep it on this disk.")
+    say("sources.csv lists the path, study and series of each case: keep it to yourself.")
     if failed:
         bad_input = len(failed) == len(done) and not any(outcome.unexpected for outcome in failed)
         raise typer.Exit(EXIT_BAD_INPUT if bad_input else EXIT_SOME_FAILED)
