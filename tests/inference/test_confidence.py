@@ -147,3 +147,19 @@ def test_a_model_that_says_nothing_has_the_usual_threshold_and_a_reason(tmp_path
     assert found.operating_point.threshold == 0.5 and found.operating_point.reason and found.reference is None
     assert found.calibrator.kind == "none" and found.calibrator.reason and found.reference_reason
     assert read_confidence(tmp_path, {"confidence": found.to_card()}) == found
+
+
+def test_a_stored_threshold_or_limit_that_decides_nothing_is_not_used(cloud: np.ndarray, tmp_path: Path) -> None:
+    """Earlier versions stored a threshold of 0 for scores without information, and an infinite limit."""
+    reference = fit_reference(cloud, [f"p{i}" for i in range(60)], cloud[:5])
+    assert reference is not None
+    kept = Confidence(Calibrator(reason=None), replace(POINT, threshold=0.0), reference, None)
+    kept.save_reference(tmp_path)
+    entry = kept.to_card()
+    found = read_confidence(tmp_path, {"confidence": entry})
+    assert found.operating_point.threshold == 0.5 and not found.operating_point.informative
+    judged = found.judge(estimate(0.9, 0.91))
+    assert judged.said == UNCERTAIN and "calls every scan alike" in judged.reasons[0]
+    entry["reference"]["limit"] = float("inf")
+    endless = read_confidence(tmp_path, {"confidence": entry})
+    assert endless.reference is None and "infinite" in str(endless.reference_reason)

@@ -145,3 +145,15 @@ def test_a_file_of_the_first_version_is_read_and_means_what_it_meant(cloud: np.n
     about["version"] = 3
     with pytest.raises(ModelError, match="version that is not known"):
         read_confidence(tmp_path, {"confidence": entry})
+
+
+def test_more_channels_than_scans_do_not_raise_false_alarms() -> None:
+    """With few parts each Gaussian saw a tenth fewer scans than the final one, from which all scans lie farther."""
+    rng, rates = np.random.default_rng(12), []
+    for _ in range(4):
+        mixing = rng.normal(size=(6, 300)) * np.linspace(2, 0.3, 6)[:, None]
+        rows = rng.normal(size=(300, 6)) @ mixing + 0.5 * rng.normal(size=(300, 300))
+        found = fit_reference(rows[:150], names(150), np.zeros((0, 300)))
+        assert found is not None
+        rates.append(np.mean([found.distance(row) > found.limit for row in rows[150:]]))
+    assert np.mean(rates) < 0.035

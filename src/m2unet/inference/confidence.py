@@ -31,6 +31,9 @@ INTERVAL_LEVEL = 0.95
 OWN_RULE = "the method's own rule"
 """How the rule of an operating point begins that was not chosen on validation scans."""
 
+NO_THRESHOLD = "there is no threshold to decide by"
+"""How the reason begins for which a model leaves every answer to a human."""
+
 _EDGE = 1e-6
 
 _TENSORS = {1: "embeddings", 2: "vectors"}
@@ -110,8 +113,8 @@ class OperatingPoint:
         reason: why then.
         low, high: 95 % interval of the threshold, from resampled validation patients: few scans leave it open where it
             lies. None where it was not chosen on them.
-        informative: False where the validation scans were there but their scores did not separate the classes: then
-            the threshold is :data:`DEFAULT_THRESHOLD` and no answer is given.
+        informative: False where the validation scans do not show that the scores tell the classes apart: then no answer
+            is given, for ``reason``.
     """
 
     threshold: float = DEFAULT_THRESHOLD
@@ -123,6 +126,18 @@ class OperatingPoint:
     low: float | None = None
     high: float | None = None
     informative: bool = True
+
+    @classmethod
+    def from_card(cls, entry: Mapping[str, Any]) -> OperatingPoint:
+        """A stored point. A threshold that calls every scan alike, as earlier versions could store, is not used.
+
+        Raises:
+            TypeError: an entry of another form.
+        """
+        point = cls(**entry)
+        if 0 < point.threshold < 1 or point.rule.startswith(OWN_RULE):
+            return point
+        return cls(reason=f"the stored threshold, {point.threshold:.3g}, calls every scan alike", informative=False)
 
     def straddled(self, low: float, high: float) -> str | None:
         """Why an interval of a probability leaves the answer open, in words; None if it does not.
@@ -209,7 +224,7 @@ class Confidence:
         straddled = self.operating_point.straddled(*open_ends)
         reasons = [] if straddled is None else [straddled]
         if not self.operating_point.informative:
-            reasons.insert(0, f"there is no threshold to decide by: {self.operating_point.reason}")
+            reasons.insert(0, f"{NO_THRESHOLD}: {self.operating_point.reason}")
         limiting = sorted({f.code for f in findings if f.level == "warning" and f.code in LIMITING_FINDINGS})
         if limiting:
             reasons.append(f"the quality check warns of {', '.join(limiting)}")
@@ -265,10 +280,12 @@ def read_confidence(folder: Path, card: Mapping[str, Any]) -> Confidence:
         return Confidence()
     try:
         calibrator = Calibrator(**_tuples(entry["calibration"]))
-        point = OperatingPoint(**entry["operating_point"])
-        about = entry["reference"]
+        point = OperatingPoint.from_card(entry["operating_point"])
+        about, reason = entry["reference"], entry["reference_reason"]
         reference = None if about is None else _read_reference(folder / REFERENCE_FILE, about)
-        return Confidence(calibrator, point, reference, entry["reference_reason"], entry["validation"])
+        if reference is not None and not np.isfinite(reference.limit):
+            reference, reason = None, "the stored limit for unusual scans is infinite, so that every scan would pass"
+        return Confidence(calibrator, point, reference, reason, entry["validation"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             "The confidence entry of the model card is damaged",

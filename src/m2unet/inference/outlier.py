@@ -28,8 +28,9 @@ LEAST_SCANS = 12
 """Fewer training scans describe nothing."""
 
 LEAST_HELD_OUT = 10
-PARTS = 10
-"""Into so many parts, by patient, training scans fall when they are measured against each other."""
+PARTS = 50
+"""Into at most so many parts, by patient, training scans fall when they are measured against each other: distances
+depend on how many scans a Gaussian is fitted to, so as few as practical are left out."""
 
 NEIGHBOURS = 5
 """Of version 1: the mean distance of the embedding to so many nearest training scans."""

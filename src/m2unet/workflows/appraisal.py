@@ -12,7 +12,7 @@ from m2unet.evaluation.decision import NetBenefit, Selection, decision_curve, ne
 from m2unet.evaluation.intervals import Interval, classification_intervals
 from m2unet.evaluation.subgroups import LEAST_PATIENTS, UNKNOWN, Subgroup, age_band, slice_band, subgroup_figures
 from m2unet.evaluation.summary import DASH
-from m2unet.inference.confidence import DEFAULT_THRESHOLD, OWN_RULE, OperatingPoint
+from m2unet.inference.confidence import DEFAULT_THRESHOLD, NO_THRESHOLD, OWN_RULE, OperatingPoint
 from m2unet.workflows.leakage import Leakage
 from m2unet.workflows.scoring import ScanScore
 
@@ -131,7 +131,12 @@ def appraise(scores: Sequence[ScanScore], point: OperatingPoint | None, leakage:
 
 
 def _kind(reason: str) -> str:
-    for word, kind in (("straddles", "interval over the threshold"), ("unlike", "unlike the training scans")):
+    kinds = {
+        NO_THRESHOLD: "no threshold to decide by",
+        "straddles": "interval over the threshold",
+        "unlike": "unlike the training scans",
+    }
+    for word, kind in kinds.items():
         if word in reason:
             return kind
     return "quality check"
@@ -189,6 +194,8 @@ def _rule(point: OperatingPoint) -> str:
         how = point.rule
     if point.low is not None and point.high is not None:
         how += f"; resampled, 95 % of them gave {point.low:.3f} to {point.high:.3f}"
+    if not point.informative:
+        how += "; every answer is left to a human" + (f": {point.reason}" if point.scans else "")
     return f"Severe from {point.threshold:.3f} on ({how})."
 
 

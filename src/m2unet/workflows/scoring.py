@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 AnyPredictor = Predictor | HandcraftedPredictor
 
-SCORE_SCHEMA = "m2unet.scan-score/3"
+SCORE_SCHEMA = "m2unet.scan-score/4"
 OVERLAP_NAMES: tuple[str, ...] = (
     *("dsc", "sen", "ppv", *(f"dsc_{lobe.abbreviation}" for lobe in LOBES)),
     *("surface_dice", "hd95_mm"),
@@ -339,7 +340,7 @@ def figures(scores: Sequence[ScanScore], *, threshold: float = 0.5) -> Figures:
     masked = [s for s in scores if s.overlap]
     if masked:
         columns = {name: [s.overlap.get(name) for s in masked] for name in OVERLAP_NAMES}
-        limits = dict.fromkeys(columns, (0.0, 1.0))
+        limits = {name: (0.0, math.inf) if name == "hd95_mm" else (0.0, 1.0) for name in columns}
         per_scan |= mean_intervals(columns, [s.patient_id for s in masked], limits=limits)
     done = [s for s in scores if s.error is None]
     return Figures(
