@@ -14,7 +14,8 @@ from m2unet.cohort.folds import Split
 from m2unet.cohort.store import Store, StoredScan
 from m2unet.config import ConfidenceConfig, Config
 from m2unet.evaluation.calibration import calibration
-from m2unet.evaluation.classification import area_under_curve, choose_threshold, classification_metrics
+from m2unet.evaluation.classification import check_scores, choose_threshold, classification_metrics, group_patients
+from m2unet.evaluation.intervals import Interval, auc_interval
 from m2unet.evaluation.recalibration import fit_isotonic, fit_logistic
 from m2unet.inference.confidence import INTERVAL_LEVEL, Calibrator, Confidence, OperatingPoint
 from m2unet.inference.network import Network
@@ -138,17 +139,36 @@ def fit_calibrator(known: JudgedScans, config: ConfidenceConfig) -> Calibrator:
 def choose_operating_point(known: JudgedScans, calibrator: Calibrator, config: ConfidenceConfig) -> OperatingPoint:
     """The threshold on calibrated probabilities that is best by the configured rule."""
     if not known.both:
-        return OperatingPoint(reason=known.missing)
+        return OperatingPoint(reason=known.missing, informative=False)
     calibrated = [calibrator(probability) for probability in known.probability]
-    area = area_under_curve(known.severity, known.probability)
+    area = _validation_area(known)
     threshold = choose_threshold(known.severity, calibrated, config.rule, target=config.target_sensitivity)
-    if threshold is None or area is None or area <= 0.5:
+    if threshold is None or area.estimate is None or area.estimate <= 0.5:
         reason = f"the scores of {len(known.severity)} validation scans do not separate severe from non-severe"
-        return OperatingPoint(reason=f"{reason} (AUC {area:.2f})", informative=False)
+        return OperatingPoint(reason=f"{reason} (AUC {area.cell(2)})", informative=False)
+    doubt = None
+    if area.low is None or area.low <= 0.5:
+        doubt = f"too few validation scans to show that the scores separate the classes (AUC {area.cell(2)})"
     found = classification_metrics(known.severity, calibrated, threshold)
     rule = f"sensitivity of at least {config.target_sensitivity:g}" if config.rule == "sensitivity" else config.rule
     low, high = _threshold_interval(known, calibrated, config)
-    return OperatingPoint(threshold, rule, found.recall, found.specificity, len(known.severity), None, low, high)
+    return OperatingPoint(
+        threshold,
+        rule,
+        found.recall,
+        found.specificity,
+        len(known.severity),
+        doubt,
+        low,
+        high,
+        informative=doubt is None,
+    )
+
+
+def _validation_area(known: JudgedScans) -> Interval:
+    """AUC of the validation scans with its interval over patients."""
+    truth, score = check_scores(known.severity, known.probability)
+    return auc_interval(truth, score, group_patients(known.patients, truth.size)[0])
 
 
 def _threshold_interval(
