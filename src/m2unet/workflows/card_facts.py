@@ -141,6 +141,8 @@ def _confidence_facts(card: Mapping[str, Any]) -> dict[str, str]:
     kind = calibration["kind"]
     how = f"{kind} map fitted on {calibration['scans']} validation scans of {calibration['patients']} patients"
     rule = f"{point['rule']}, {point['scans']} validation scans" if point["scans"] else str(point["reason"])
+    if point.get("informative") is False and point["scans"]:
+        rule += f"; every answer is left to a human: {point['reason']}"
     said = how if kind != "none" else f"not calibrated: {calibration['reason']}"
     return {
         "output": f"probability of severe, {said}; severe from {point['threshold']:.3f} on ({rule}); 'uncertain, read "
