@@ -21,6 +21,7 @@ from m2unet.ct.body import OUTLINE_HU, body_on
 from m2unet.ct.coarse import CoarseGrid
 from m2unet.ct.findings import Finding, QualityError, finding
 from m2unet.ct.lungs import AIR_HU, Lungs, lungs_on
+from m2unet.ct.quality import THICK_MM
 from m2unet.ct.volume import Volume
 
 FloatArray = NDArray[np.float32]
@@ -35,6 +36,9 @@ MISMATCH = 0.15
 LARGE_PIECE, LARGE_ML = 0.1, 10.0
 """Share of a predicted lobe that may lie apart from it, and volume that may in any case: dense disease that a model
 misses can cut a lobe in two, and in an excerpt the same lobe is met in several places."""
+
+LARGE_PIECE_THICK = 0.5
+"""The same share where slices are more than 10 mm apart: a slanting lobe does not touch from one to the next."""
 
 PART_MM = 120.0
 """A scan less high than this shows a part of the lungs only."""
@@ -160,7 +164,8 @@ def check_prediction(mask: NDArray[np.uint8], volume: Volume, accept: Collection
         if absent.level == "error":
             raise QualityError((*volume.findings, absent))
         return (absent,)
-    faults = check_on_scan(mask, volume, island_share=LARGE_PIECE, island_ml=LARGE_ML).faults
+    share = LARGE_PIECE_THICK if volume.spacing_mm[0] > THICK_MM else LARGE_PIECE
+    faults = check_on_scan(mask, volume, island_share=share, island_ml=LARGE_ML).faults
     return tuple(
         finding(name, "; ".join(fault.found for fault in faults if fault.code == code))
         for code, name in CODES.items()
