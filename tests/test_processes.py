@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 from m2unet.cohort.manifest import ManifestRow, write_manifest
 from m2unet.processes import WorkerPool, describe_exit, named_exit_code
 from tests.cohort.conftest import chest, save
+from tests.guard.no_network import with_guard
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,8 +63,7 @@ def end(how: int) -> None:
 def called(folder: Path, text: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(text, encoding="utf-8")
-    path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": with_guard(str(ROOT), str(ROOT / "src")), "OMP_NUM_THREADS": "1"}
     call = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.run(call, check=False, capture_output=True, text=True, env=environment, timeout=120)
 

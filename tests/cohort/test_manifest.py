@@ -301,7 +301,7 @@ def test_a_misspelt_column_is_no_column_of_ones_own(folder: Path, name: str, mea
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("sever", "severity"), ("age_years", "age"), ("lobe mask", "lobes"), ("scan_date", "date"), ("daet", "date")],
+    [("sever", "severity"), ("age_years", "age"), ("lobe mask", "lobes"), ("scan_date", "date")],
 )
 def test_a_column_that_may_be_meant_for_a_known_one_is_warned_of(folder: Path, name: str, meant: str) -> None:
     found = manifest(folder, f"scan_id,patient_id,image,{name}\na,p1,a.nii.gz,7\n")
@@ -322,3 +322,13 @@ def test_an_image_that_was_not_fetched(folder: Path) -> None:
     (folder / "d.nii.gz").symlink_to(folder / "nothing")
     (fault,) = faults(folder, "scan_id,patient_id,image\na,p,d.nii.gz\n")
     assert "a link that leads nowhere" in fault
+
+
+def test_errors_that_a_user_knows_better_are_accepted_scan_by_scan(folder: Path) -> None:
+    text = "scan_id,patient_id,image,accept\ns1,p1,a.nii.gz,lungs-absent windowed\ns2,p2,b.nii.gz,\n"
+    rows = manifest(folder, text).rows
+    assert rows[0].accept == ("lungs-absent", "windowed") and rows[1].accept == ()
+    write_manifest(rows, folder / "again.csv")
+    assert read_manifest(folder / "again.csv").rows == rows
+    (fault,) = faults(folder, text.replace("windowed", "missing-slices"))
+    assert "missing-slices" in fault and "lungs-absent" in fault

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from m2unet.cohort import prepare as module
-from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest
+from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from m2unet.cohort.prepare import PrepareReport, ScanOutcome, prepare_cohort, source_fingerprint
 from m2unet.cohort.store import Store
 from m2unet.config import PrepareConfig
@@ -142,10 +142,10 @@ def test_surprises_are_failures_of_their_scan(cohort: Path, monkeypatch: pytest.
     errors = {"0.nii": ZeroDivisionError("odd"), "1.nii": MemoryError()}
     read = module.read_scan
 
-    def reading(path: Path) -> object:
+    def reading(path: Path, **options: object) -> object:
         if path.name in errors:
             raise errors[path.name]
-        return read(path)
+        return read(path, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "read_scan", reading)
     assert prepare(cohort).failed == {"scan0": "unexpected ZeroDivisionError: odd", "scan1": "not enough memory"}
@@ -238,3 +238,18 @@ def test_an_empty_manifest_makes_an_empty_store(tmp_path: Path) -> None:
     report = prepare_cohort(Manifest(tmp_path / "m.csv", ()), tmp_path / "store", CONFIG)
     assert report.outcomes == () and report.exit_code == 0
     assert Store(tmp_path / "store").scan_ids() == []
+
+
+def test_an_error_that_the_manifest_accepts_becomes_a_warning(cohort: Path) -> None:
+    rows = read_manifest(cohort).rows
+    hu, lobes = chest(0)
+    save(np.where(lobes > 0, 40, hu).astype(np.int16), rows[0].image)  # lungs without air
+    assert prepare(cohort).failed.keys() == {"scan0"}
+    write_manifest([replace(rows[0], lobes=None, accept=("lungs-absent",)), *rows[1:]], cohort)
+    report = prepare(cohort)
+    assert report.prepared == ("scan0",) and not report.failed
+    assert [
+        f.code
+        for f in Store(cohort.parent / "store", read_manifest(cohort).rows).record("scan0").findings
+        if f.level == "warning"
+    ] == ["lungs-absent"]

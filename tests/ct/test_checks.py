@@ -53,7 +53,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     [(MemoryError(), "too-large"), (MissingExtraError("no", found="JPEG-LS"), "missing-codec")],
 )
 def test_want_of_memory_or_decoder(scan: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str) -> None:
-    def fail(path: Path, *, series: str | None) -> None:
+    def fail(path: Path, accept: object, *, series: str | None) -> None:
         raise error
 
     monkeypatch.setattr(checks, "load", fail)

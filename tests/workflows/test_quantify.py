@@ -126,7 +126,7 @@ def test_it_says_whose_codes_it_recognised(chest: Chest, files: tuple[Path, Path
 
 def test_a_missing_lobe_is_a_warning(chest: Chest, files: tuple[Path, Path], tmp_path: Path) -> None:
     mask = save(np.where(chest.lobes == 2, 0, chest.lobes).astype(np.uint8), chest, tmp_path / "m.nii.gz")
-    assert "warning: the lobe mask shows no RML" in run(files[0], "--lobes", mask)
+    assert "warning: mask-missing: the lobe mask shows no RML" in run(files[0], "--lobes", mask)
     found = json.loads(run(files[0], "--lobes", mask, "--json"))
     assert "mask-missing" in [finding["code"] for finding in found["findings"]]
 

@@ -55,7 +55,8 @@ def test_the_heat_map_lies_on_the_scan(predicted: tuple[Path, Path]) -> None:
     np.testing.assert_allclose(heat.GetOrigin(), scan.GetOrigin(), atol=1e-3)
     np.testing.assert_allclose(heat.GetDirection(), scan.GetDirection(), atol=1e-5)
     values = sitk.GetArrayFromImage(heat)
-    assert np.abs(values).max() == pytest.approx(100, abs=1) and found.peak_log_odds > 0
+    # the peak of the coarser map may lie between the scan's voxels
+    assert 95 <= np.abs(values).max() <= 100 and found.peak_log_odds > 0
     for patch in found.patches:
         assert 1 <= patch.slice_number <= document.scan.shape[0] and 0 < patch.share <= 1
 

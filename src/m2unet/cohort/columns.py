@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 REQUIRED_COLUMNS = ("scan_id", "patient_id", "image")
-OPTIONAL_COLUMNS = ("lobes", "severity", "grade", "site", "age", "sex", "date", "lesions")
+OPTIONAL_COLUMNS = ("lobes", "severity", "grade", "site", "age", "sex", "date", "lesions", "accept")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 
 HEADER_HINT = f"name the columns {', '.join(REQUIRED_COLUMNS)}, and where known {', '.join(OPTIONAL_COLUMNS)}"

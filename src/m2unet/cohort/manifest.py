@@ -23,6 +23,7 @@ from typing import Literal, TypeVar, cast
 
 from m2unet.cohort.columns import COLUMNS, HEADER_HINT, REQUIRED_COLUMNS, read_header
 from m2unet.cohort.table import read_records
+from m2unet.ct.findings import ACCEPTABLE
 from m2unet.errors import ManifestError
 from m2unet.files import write_text
 
@@ -56,6 +57,7 @@ class ManifestRow:
         sex: ``M``, ``F`` or ``O`` (other), or None.
         date: day of the scan, or None.
         lesions: lesion mask on the image's grid, or None.
+        accept: codes of errors of this scan that the user knows better, of :data:`m2unet.ct.findings.ACCEPTABLE`.
         extra: columns of the user's own by name, in the order of the file, as text.
     """
 
@@ -70,6 +72,7 @@ class ManifestRow:
     sex: Sex | None = None
     date: datetime.date | None = None
     lesions: Path | None = None
+    accept: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -271,6 +274,7 @@ def _parse_row(
         sex=row.parsed("sex", _sex, "M, F or O"),
         date=row.parsed("date", _date, "a date written YYYY-MM-DD"),
         lesions=row.path("lesions"),
+        accept=row.parsed("accept", _accept, f"of {', '.join(ACCEPTABLE)}, separated by spaces") or (),
         extra={name: row.values[name] for name in header if name not in COLUMNS},
     )
     return (None if row.faults else parsed), row.faults
@@ -320,6 +324,11 @@ def _age(text: str) -> float | None:
     except ValueError:
         return None
     return age if math.isfinite(age) and 0 <= age <= _MAX_AGE else None
+
+
+def _accept(text: str) -> tuple[str, ...] | None:
+    codes = tuple(dict.fromkeys(text.replace(",", " ").replace(";", " ").split()))
+    return codes if set(codes) <= set(ACCEPTABLE) else None
 
 
 def _sex(text: str) -> Sex | None:
@@ -381,6 +390,7 @@ def _record(row: ManifestRow, folder: Path) -> dict[str, str]:
         values[column] = _relative(path, folder) if isinstance(path, Path) else None
     if row.age is not None:
         values["age"] = f"{row.age:g}"
+    values["accept"] = " ".join(row.accept)
     return {column: "" if value is None else str(value) for column, value in (dict(row.extra) | values).items()}
 
 

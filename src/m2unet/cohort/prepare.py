@@ -174,6 +174,8 @@ def source_fingerprint(row: ManifestRow, lobe_codes: CodeSystem = "auto") -> str
         OSError: if a file cannot be looked at.
     """
     facts: list[object] = [[lobe_codes, CHECKS] if row.lobes else None]
+    if row.accept:
+        facts.append(sorted(row.accept))
     for path in (row.image, row.lobes):
         facts.append(None if path is None else [_facts(member, path) for member in _members(path)])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -224,12 +226,12 @@ def _prepare_scan(job: _Job) -> ScanOutcome:
 
 def _prepare(job: _Job) -> tuple[Finding, ...]:
     store = Store(job.folder)
-    volume = read_scan(job.row.image)
+    volume = read_scan(job.row.image, accept=job.row.accept)
     scan = prepare_volume(volume, store.prepare)
     findings = list(volume.findings)
     lobes = None
     if job.row.lobes is not None:
-        mask = read_lobes(job.row.lobes, volume, store.lobe_codes, undecided=True)
+        mask = read_lobes(job.row.lobes, volume, store.lobe_codes, undecided=True, accept=job.row.accept)
         lobes = scan.crop_mask(mask.array).astype(np.uint8, copy=False)
         findings += [*mask.findings, *_crop_findings(mask.array, volume, lobes, scan)]
     record = ScanRecord(

@@ -93,7 +93,7 @@ class Measurer:
                     return Measured(**{**kept["measured"], "warnings": tuple(kept["measured"]["warnings"])})
             except (ValueError, KeyError, TypeError):
                 logger.warning("%s: the kept measurement is damaged and made again", row.scan_id)
-        found, *_ = self.measure(read_scan(row.image), row.lobes, codes)
+        found, *_ = self.measure(read_scan(row.image, accept=row.accept), row.lobes, codes)
         if path is not None:
             write_json(path, {"key": key, "measured": found.to_dict()})
         return found

@@ -233,7 +233,7 @@ def _kept_or_proposed(
         kept = _kept(note, key)
         if kept is not None:
             return kept
-        volume = read_scan(row.image)
+        volume = read_scan(row.image, accept=row.accept)
         proposal = propose_lobes(predictor, volume, confident_from=options.confident_from)
         tidied = postprocess_lobes(proposal.lobes, volume.voxel_ml).mask
         write_mask(volume, tidied, folder.proposal(row.scan_id))

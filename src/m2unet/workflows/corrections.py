@@ -129,7 +129,7 @@ def _take(
     if any(one.scan_id == row.scan_id for one in before):
         return TakenMask(path.name, row.scan_id, error="this scan has another corrected mask; keep one")
     try:
-        volume = read_scan(row.image)
+        volume = read_scan(row.image, accept=row.accept)
         mask = read_corrected(path, volume, terms.codes)
         checked = check_on_scan(mask, volume, terms.accept)
         changed = _changed(mask, folder.proposal(row.scan_id), volume)

@@ -249,7 +249,7 @@ def _write_chests(
         try:
             note = folder / f"{number:04d}-content.json"
             if not (note.is_file() and has_chest(folder, number)):
-                volume = read_scan(row.image)
+                volume = read_scan(row.image, accept=row.accept)
                 write_json(note, {"content_sha256": content_hash(volume.array)})
                 write_chest(folder, number, annotated_chest(row, shipped, job.lobe_codes, volume))
             places[row.scan_id] = number, str(read_json(note)["content_sha256"])
@@ -274,9 +274,9 @@ def annotated_chest(
     Raises:
         ScanError: the scan or its mask cannot be read, or the mask shows no lobe.
     """
-    volume = read_scan(row.image) if volume is None else volume
+    volume = read_scan(row.image, accept=row.accept) if volume is None else volume
     assert row.lobes is not None and isinstance(placing.network, ChestUNet)
-    read = read_lobes(row.lobes, volume, codes)
+    read = read_lobes(row.lobes, volume, codes, accept=row.accept)
     log_findings(row.scan_id, read)
     mask = read.array
     grid = to_chest_grid(volume)

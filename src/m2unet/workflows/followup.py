@@ -234,17 +234,17 @@ def measure_scan(scan: DatedScan, options: FollowupOptions, thumbnail: Path | No
     Raises:
         M2UNetError: the scan or its mask cannot be used.
     """
-    volume = read_scan(scan.path)
+    volume = read_scan(scan.path, accept=scan.accept)
     given = scan.lobes is not None and not options.predict_lobes
     severity: tuple[float, float] | str = NO_MODEL
     lobes = None
     warnings = [finding.code for finding in volume.findings if finding.level == "warning"]
     if given and scan.lobes is not None:
-        mask = read_lobes(scan.lobes, volume, options.lobe_codes)
+        mask = read_lobes(scan.lobes, volume, options.lobe_codes, accept=scan.accept)
         lobes = mask.array
         warnings += [finding.code for finding in mask.findings if finding.level == "warning"]
     if options.predictor is not None:
-        prediction = options.predictor.predict(volume, lobes=not given, seed=options.seed)
+        prediction = options.predictor.predict(volume, lobes=not given, seed=options.seed, accept=scan.accept)
         severity = absence_reason(prediction)
         if prediction.severity is not None:
             severity = (prediction.severity.probability, prediction.severity.spread)
@@ -290,6 +290,7 @@ def _key(scan: DatedScan, options: FollowupOptions) -> str:
         __version__,
         scan.date.isoformat(),
         scan.thickness_mm,
+        scan.accept,
         identity.digest,
         identity.fingerprint,
         None if scan.lobes is None else source_fingerprint(all_files(scan.lobes)),

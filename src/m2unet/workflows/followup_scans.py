@@ -28,6 +28,7 @@ class DatedScan:
         date: day of the scan.
         lobes: its lobe mask, or None.
         thickness_mm: slice thickness by the DICOM header, or None.
+        accept: codes of errors that the user knows better.
     """
 
     name: str
@@ -35,6 +36,7 @@ class DatedScan:
     date: datetime.date
     lobes: Path | None = None
     thickness_mm: float | None = None
+    accept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def _header_date(text: str) -> datetime.date | None:
 def _dated(row: ManifestRow) -> DatedScan | None:
     facts = dicom_facts(row.image)
     date = row.date or facts.date
-    return None if date is None else DatedScan(row.scan_id, row.image, date, row.lobes, facts.thickness_mm)
+    return None if date is None else DatedScan(row.scan_id, row.image, date, row.lobes, facts.thickness_mm, row.accept)
 
 
 def _sorted(scans: Sequence[DatedScan]) -> tuple[DatedScan, ...]:

@@ -54,6 +54,7 @@ class Case:
         codes: whose codes the mask uses.
         series: of a DICOM folder, as for :func:`m2unet.ct.read.read_scan`.
         extra: the user's own columns of a manifest.
+        accept: codes of errors of this scan that the user knows better, from a manifest.
     """
 
     name: str | None
@@ -62,6 +63,7 @@ class Case:
     codes: CodeSystem = "auto"
     series: str | None = None
     extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    accept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def find_cases(inputs: Sequence[str | Path], names: Sequence[str] = (), *, serie
     for number, path in enumerate(paths):
         if path in tables:
             rows = read_manifest(path, check_files=False).rows
-            cases += [Case(row.scan_id, row.image, row.lobes, extra=row.extra) for row in rows]
+            cases += [Case(row.scan_id, row.image, row.lobes, extra=row.extra, accept=row.accept) for row in rows]
         else:
             cases.append(Case(names[number] if names else None, path, series=series))
     return _single(cases)
@@ -197,6 +199,7 @@ def predict_case(
         options: what to write.
         done: by name, what this call finished before: a copy of such a scan is not predicted again.
     """
+    options = replace(options, accept=tuple(sorted({*options.accept, *case.accept})))
     identity = identify_scan(case.path, series=case.series)
     name, renamed = case_name(case.path, case.name, identity, identify=options.identify)
     case, folder = replace(case, name=name), CaseFolder(out, name)

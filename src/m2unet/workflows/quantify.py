@@ -103,7 +103,13 @@ def quantify_scan(
     """
     volume = read_scan(scan, accept=accept, series=series)
     mask = read_lobes(lobes, volume, codes, accept=accept)
-    volume = replace(volume, findings=volume.findings + check_prediction(mask.array, volume, accept))
+    noticed = {finding.code for finding in mask.findings}
+    findings = [
+        finding
+        for finding in check_prediction(mask.array, volume, accept)
+        if not (finding.code == "lobe-missing" and "mask-missing" in noticed)  # said once
+    ]
+    volume = replace(volume, findings=(*volume.findings, *findings))
     found = quantify(volume.array, mask.array, volume.spacing_mm, config, voxel_ml=volume.voxel_ml)
     return Quantified(volume, found, mask)
 

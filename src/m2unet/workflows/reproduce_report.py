@@ -159,7 +159,7 @@ def _variety(job: Reproduction, found: Finished, paths: list[Path], footer: str)
 
 
 def _three_views(row: ManifestRow) -> list[Panel]:
-    volume = read_scan(row.image)
+    volume = read_scan(row.image, accept=row.accept)
     z, y, x = (int(share * size) for share, size in zip((0.5, 0.5, 0.35), volume.shape, strict=True))
     dz, dy, dx = volume.spacing_mm
     severity = {0: "non-severe", 1: "severe", None: "severity unknown"}[row.severity]
@@ -200,7 +200,7 @@ def _worst_median_best(outcome: Outcome, fold: int) -> list[str]:
 def _lobe_panels(
     row: ManifestRow, predictors: Mapping[str, Predictor], found: Finished, fold: int, codes: CodeSystem
 ) -> list[Panel]:
-    volume: Volume = read_scan(row.image)
+    volume: Volume = read_scan(row.image, accept=row.accept)
     assert row.lobes is not None
     truth = read_lobe_mask(row.lobes, volume, codes)
     area = (truth > 0).sum(axis=(1, 2))

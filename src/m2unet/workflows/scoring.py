@@ -236,7 +236,9 @@ def _score(predictor: AnyPredictor, row: ManifestRow, settings: _Settings, ident
             found = predictor.assess_row(row, settings.lobe_codes)
             score = replace(_with_estimate(score, found.estimate), slice_mm=found.measured.slice_mm)
             return _with_judgement(score, found.judgement)
-        prediction = predictor.predict(row.image, lobes=row.lobes is not None, seed=settings.seed, hash_content=True)
+        prediction = predictor.predict(
+            row.image, lobes=row.lobes is not None, seed=settings.seed, hash_content=True, accept=row.accept
+        )
         score = _with_severity(score, prediction)
         return replace(score, overlap=_overlap(prediction, row, settings.lobe_codes))
     except M2UNetError as error:  # with a bad mask the severity stands
@@ -256,7 +258,7 @@ def _overlap(prediction: Prediction, row: ManifestRow, codes: CodeSystem) -> dic
     if row.lobes is None or prediction.lobes is None:
         return {}
     volume = prediction.volume
-    mask = read_lobes(row.lobes, volume, codes)
+    mask = read_lobes(row.lobes, volume, codes, accept=row.accept)
     log_findings(row.scan_id, mask)
     truth = mask.array
     tidied = postprocess_lobes(prediction.lobes, volume.voxel_ml).mask
