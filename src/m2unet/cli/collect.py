@@ -19,4 +19,4 @@ def collect(
     found = collect_results(folder)
     failed = sum(case.document is None for case in found.cases)
     say(f"{len(found.cases)} cases, {failed} of them failed. Written: {', '.join(map(str, found.files))}.")
-    say("sources.csv names paths and UIDs: keep it on this disk. Research use only.")
+    say("sources.csv lists the path, study and series of each case: keep it to yourself. Research use only.")
