@@ -121,7 +121,7 @@ class ConfidenceConfig(_Section):
     rule: Literal["youden", "sensitivity", "f1", "accuracy"] = Field("youden", description="of the operating point")
     target_sensitivity: float = Field(0.95, gt=0, le=1, description="least sensitivity under the rule `sensitivity`")
     reference_scans: int = Field(300, ge=0, description="training scans by which unusual ones are told")
-    usual_quantile: float = Field(0.975, gt=0.5, lt=1, description="share of usual scans that pass as such")
+    usual_quantile: float = Field(0.975, gt=0.5, le=0.999, description="share of usual scans that pass as such")
 
 
 class HandcraftedConfig(_Section):

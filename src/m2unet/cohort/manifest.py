@@ -11,7 +11,6 @@ import csv
 import datetime
 import difflib
 import io
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar, cast
 
+from m2unet.cohort.cells import MAX_AGE, Sex, parse_accept, parse_age, parse_date, parse_sex
 from m2unet.cohort.columns import COLUMNS, HEADER_HINT, REQUIRED_COLUMNS, read_header
 from m2unet.cohort.table import read_records
 from m2unet.ct.findings import ACCEPTABLE
@@ -28,15 +28,12 @@ from m2unet.errors import ManifestError
 from m2unet.files import write_text
 
 Grade = Literal["mild", "moderate", "severe", "critical"]
-Sex = Literal["M", "F", "O"]
 
 SEVERITY_OF_GRADE: Mapping[str, int] = MappingProxyType({"mild": 0, "moderate": 0, "severe": 1, "critical": 1})
 
 _SCAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names Windows keeps for devices
-_SEX = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
 _SEVERITIES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "0,0": 0, "1,0": 1}
-_MAX_AGE = 120
 
 _T = TypeVar("_T")
 
@@ -270,11 +267,11 @@ def _parse_row(
         severity=severity,
         grade=grade,
         site=row.text("site"),
-        age=row.parsed("age", _age, f"a number of years from 0 to {_MAX_AGE}"),
-        sex=row.parsed("sex", _sex, "M, F or O"),
-        date=row.parsed("date", _date, "a date written YYYY-MM-DD"),
+        age=row.parsed("age", parse_age, f"a number of years from 0 to {MAX_AGE}"),
+        sex=row.parsed("sex", parse_sex, "M, F or O"),
+        date=row.parsed("date", parse_date, "a date written YYYY-MM-DD"),
         lesions=row.path("lesions"),
-        accept=row.parsed("accept", _accept, f"of {', '.join(ACCEPTABLE)}, separated by spaces") or (),
+        accept=row.parsed("accept", parse_accept, f"of {', '.join(ACCEPTABLE)}, separated by spaces") or (),
         extra={name: row.values[name] for name in header if name not in COLUMNS},
     )
     return (None if row.faults else parsed), row.faults
@@ -316,32 +313,6 @@ def _path_fault(path: Path, text: str, folder_allowed: bool) -> str | None:
     if path.is_symlink():
         return "is a link that leads nowhere; fetch the file (datalad get, git annex get)"
     return "does not exist; write paths with forward slashes" if "\\" in text else "does not exist"
-
-
-def _age(text: str) -> float | None:
-    try:
-        age = float(text.replace(",", "."))  # spreadsheets write 63,5 in half of the world
-    except ValueError:
-        return None
-    return age if math.isfinite(age) and 0 <= age <= _MAX_AGE else None
-
-
-def _accept(text: str) -> tuple[str, ...] | None:
-    codes = tuple(dict.fromkeys(text.replace(",", " ").replace(";", " ").split()))
-    return codes if set(codes) <= set(ACCEPTABLE) else None
-
-
-def _sex(text: str) -> Sex | None:
-    return cast("Sex | None", _SEX.get(text.lower()))
-
-
-def _date(text: str) -> datetime.date | None:
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        return None
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 # --- rows against each other -----------------------------------------------------------------------------------------

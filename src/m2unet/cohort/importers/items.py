@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from m2unet.anatomy import CodeSystem
-from m2unet.cohort.manifest import Sex
+from m2unet.cohort.cells import Sex
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from m2unet.cohort.cells import Sex
 from m2unet.cohort.importers.files import base_folder, read_table, scans_in, stem
 from m2unet.cohort.importers.items import DataSet, Fault, Found, ImportOptions, Item
-from m2unet.cohort.manifest import Sex
 
 LABEL = (
     "STOIC's probSevere: death or intubation within a month of the scan, of patients with a positive RT-PCR; an "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from m2unet.anatomy import LOBE_BY_ABBREVIATION
+from m2unet.cohort.cells import Sex
 from m2unet.cohort.importers.files import base_folder, read_table
 from m2unet.cohort.importers.items import BinaryMasks, DataSet, Fault, Found, ImportOptions, Item
-from m2unet.cohort.manifest import Sex
 from m2unet.errors import ManifestError
 
 FILES = {
