@@ -139,3 +139,30 @@ def test_keys_of_other_headers_are_compared(tmp_path: Path, ending: str, key: st
     sitk.WriteImage(image, str(tmp_path / f"a.{ending}"))
     patient = identify_scan(tmp_path / f"a.{ending}").patient
     assert patient.resemble(text) and not patient.resemble("s001")
+
+
+def test_linked_folders_are_looked_into_once(tmp_path: Path) -> None:
+    write_series(tmp_path / "far", CHEST)
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "CT").symlink_to(tmp_path / "far")
+    (tmp_path / "near" / "again").symlink_to(tmp_path / "near")
+    assert len(scan_files(tmp_path / "near")) == len(CHEST)
+
+
+def test_a_folder_of_many_files_is_not_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path, CHEST)
+    monkeypatch.setattr("m2unet.ct.identity.MAX_FILES", 3)
+    assert len(scan_files(tmp_path)) == 3
+
+
+def test_header_values_are_not_quoted_in_warnings(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(header: Dataset, _: int) -> None:
+        header.add_new(0x00100030, "DA", "12.08.1964x")
+
+    write_series(tmp_path, CHEST, change=odd)
+    recwarn.clear()
+    caplog.clear()
+    identify_scan(tmp_path)
+    assert not [str(one.message) for one in recwarn if "1964" in str(one.message)] and "1964" not in caplog.text

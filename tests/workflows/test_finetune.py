@@ -111,6 +111,11 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_weights(cohort: Manifest, tmp_
         assert seen[0].content_sha256 == content
         left_out = json.loads((made.run.path / LEFT_OUT_FILE).read_text())["scans"]
         assert left_out == {"z-bad": {"use": "train", "reason": "it cannot be used"}}
+    other = replace(
+        manifest, rows=(replace(manifest.rows[0], image=_shifted(cohort.rows[0], tmp_path)), *manifest.rows[1:])
+    )
+    with pytest.raises(RunError, match="other images"):
+        fine_tune(FineTuneJob(other, tmp_path / "whole", steps=2, resume=True))
     prediction = Predictor.load(tmp_path / "whole").predict(cohort.rows[0].image)
     assert prediction.lobes is not None and prediction.severity is None
 

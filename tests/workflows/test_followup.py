@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 from typer.testing import CliRunner
 
 from m2unet.cli.main import app
 from m2unet.cohort.manifest import Manifest, read_manifest, write_manifest
+from m2unet.ct.identity import identify_scan
 from m2unet.ct.read import read_scan
 from m2unet.errors import ManifestError, ScanError
 from m2unet.inference.predictor import Predictor, packaged_model
@@ -22,6 +26,7 @@ from m2unet.report.result import SYNTHETIC_WARNING
 from m2unet.workflows.followup import GIVEN, PREDICTED, FollowupOptions, follow_patients
 from m2unet.workflows.followup_scans import dicom_facts, given_patient, manifest_patients
 from m2unet.workflows.run_folder import RunFolder
+from tests.ct.samples import chest, write_series
 from tests.phantom.conftest import shrunk_plan
 
 
@@ -175,3 +180,17 @@ def test_the_thumbnail_shows_the_scan(course: Manifest, tmp_path: Path) -> None:
     (outcome,) = follow_all(course.path, tmp_path)
     picture = np.asarray(Image.open(tmp_path / outcome.patient.name / f"{course.rows[1].scan_id}.png").convert("RGB"))
     assert picture.shape[0] == 300 and picture.std() > 20
+
+
+def test_of_two_studies_date_and_scan_are_those_of_one(tmp_path: Path) -> None:
+    for year, number in (("2025", "3"), ("2024", "2")):
+        write_series(tmp_path / f"{2030 - int(year)}", chest((6, 24, 28)), series=number, change=_on(f"{year}0301"))
+    assert dicom_facts(tmp_path).date == datetime.date(2025, 3, 1)
+    assert identify_scan(tmp_path).series_uid == "1.2.3.4.3"
+
+
+def _on(date: str) -> Callable[[Dataset, int], None]:
+    def change(header: Dataset, _: int) -> None:
+        header.StudyDate, header.StudyInstanceUID = date, f"1.2.{date}"
+
+    return change

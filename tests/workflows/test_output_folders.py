@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from m2unet.cli.common import failure_code
 from m2unet.cohort.folds import Split
 from m2unet.cohort.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from m2unet.cohort.store import Store
@@ -213,3 +214,11 @@ def test_folders_that_cannot_be_written_are_found_by_every_workflow(
         list(follow_patients(manifest_patients(course.path)[0], out, FollowupOptions()))
     with pytest.raises(OutputError):
         propose_masks(replace(cohort, rows=(replace(cohort.rows[0], lobes=None),)), run.path, out)
+
+
+@pytest.mark.parametrize(
+    ("errors", "cases", "code"),
+    [([], 2, 0), (["bad"], 2, 1), (["bad", "bad"], 2, 2), (["bad", "unexpected KeyError: x"], 2, 1)],
+)
+def test_the_exit_code_of_many_cases(errors: list[str], cases: int, code: int) -> None:
+    assert failure_code(errors, cases) == code

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import HELP_MARKUP, Device, LobeCodes, Out, Overrides, Seed, code_system, say, settings
+from m2unet.cli.common import (
+    HELP_MARKUP,
+    Device,
+    LobeCodes,
+    Out,
+    Overrides,
+    Seed,
+    code_system,
+    failure_code,
+    say,
+    settings,
+)
 
 annotate = typer.Typer(
     name="annotate",
@@ -38,7 +49,6 @@ def propose(
     """Propose lobe masks for the scans without one, ranked by what to correct first."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest
-    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.annotation import ProposeOptions, propose_masks
 
@@ -53,11 +63,12 @@ def propose(
     for rank, one in enumerate(ranked[:10], 1):
         said = f"failed: {one.error}" if one.doubt is None else f"doubt {one.doubt:.3f}"
         say(f"{rank}. {one.scan_id}: {said}")
-    failed = sum(one.doubt is None for one in ranked)
-    say(f"{len(ranked) - failed} of {len(ranked)} scans have a proposal; the whole ranking is in {out}/ranking.csv.")
+    failed = [one.error or "" for one in ranked if one.doubt is None]
+    made = len(ranked) - len(failed)
+    say(f"{made} of {len(ranked)} scans have a proposal; the whole ranking is in {out}/ranking.csv.")
     say(f"Next: correct masks, save them to {out}/corrected, then m2unet annotate take {out}. Research use only.")
     if failed:
-        raise typer.Exit(EXIT_BAD_INPUT if failed == len(ranked) else EXIT_SOME_FAILED)
+        raise typer.Exit(failure_code(failed, len(ranked)))
 
 
 @annotate.command()

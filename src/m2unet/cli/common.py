@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -103,3 +103,19 @@ def refuse_beside(option: str, others: Mapping[str, object]) -> None:
 def say(text: str = "") -> None:
     """Print one line for the user."""
     typer.echo(text)
+
+
+def failure_code(errors: Sequence[str], cases: int) -> int:
+    """Exit code of a command over many cases: 0 all went well, 1 some failed, 2 all did because of their input.
+
+    Args:
+        errors: of the cases that failed; a fault of the program or the machine never makes it 2.
+        cases: how many there were.
+    """
+    from m2unet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_SOME_FAILED
+    from m2unet.workflows.case_names import UNEXPECTED
+
+    if not errors:
+        return EXIT_OK
+    bad_input = len(errors) == cases and not any(error.startswith(UNEXPECTED) for error in errors)
+    return EXIT_BAD_INPUT if bad_input else EXIT_SOME_FAILED

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, LobeCodes, Out, code_system, say
+from m2unet.cli.common import Device, LobeCodes, Out, code_system, failure_code, say
 
 
 def evaluate(
@@ -21,7 +21,6 @@ def evaluate(
     """Score every scan of a cohort into a CSV, and the figures over them with patient-clustered intervals."""
     from m2unet.cli.progress import TerminalProgress
     from m2unet.cohort.manifest import read_manifest
-    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
     from m2unet.training.distributed import choose_device
     from m2unet.workflows.appraisal import appraisal_table
     from m2unet.workflows.evaluate import evaluate_scans
@@ -43,5 +42,6 @@ def evaluate(
     for score in evaluation.scores:
         if score.error is not None:
             typer.secho(f"  {score.scan_id}: {score.error}", fg=typer.colors.RED, err=True)
-    if evaluation.figures.failed:
-        raise typer.Exit(EXIT_SOME_FAILED if evaluation.figures.scans else EXIT_BAD_INPUT)
+    failed = [score.error for score in evaluation.scores if score.error is not None]
+    if failed:
+        raise typer.Exit(failure_code(failed, len(evaluation.scores)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2unet.cli.common import Device, LobeCodes, Out, code_system, say
+from m2unet.cli.common import Device, LobeCodes, Out, code_system, failure_code, say
 
 
 def followup(
@@ -32,9 +32,10 @@ def followup(
 ) -> None:
     """Compare dated scans: change of each lobe with its error, plots, a verdict, a page. Finished scans are kept."""
     from m2unet.cli.progress import TerminalProgress
-    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED, ConfigError
+    from m2unet.errors import EXIT_OK, EXIT_SOME_FAILED, ConfigError
     from m2unet.inference.predictor import Predictor
     from m2unet.training.distributed import choose_device
+    from m2unet.workflows.case_names import UNEXPECTED
     from m2unet.workflows.followup import FollowupOptions, follow_patients
     from m2unet.workflows.followup_scans import given_patient, manifest_patients
 
@@ -51,19 +52,22 @@ def followup(
     if model is not None or predict_lobes or any(one.lobes is None for each in patients for one in each.scans):
         predictor = Predictor.load(model, device=choose_device(device))
     options = FollowupOptions(predictor, predict_lobes, seed=seed, lobe_codes=code_system(lobe_codes or "auto"))
-    outcomes = list(follow_patients(patients, out, options, progress=TerminalProgress()))
     for remark in remarks:
         say(f"left out: {remark}")
-    for outcome in outcomes:
+    unmeasured, incomplete = [], 0
+    for outcome in follow_patients(patients, out, options, progress=TerminalProgress()):
         if outcome.found is None:
-            say(f"{outcome.patient.name}: fewer than two scans could be measured")
+            say(f"{outcome.patient.name}: no comparison")
+            unmeasured.append(
+                "; ".join(sorted(outcome.failed.values(), key=lambda why: not why.startswith(UNEXPECTED)))
+            )
         else:
             overall = outcome.found.overall
             say(f"{outcome.patient.name}: {overall.verdict or 'no verdict'}; {overall.reason}")
+            incomplete += bool(outcome.failed)
         for name, reason in outcome.failed.items():
             say(f"  {name} failed: {reason}")
-    whole = sum(outcome.found is not None and not outcome.failed for outcome in outcomes)
-    say(f"{len(outcomes)} patient(s), in {out}. Research use only.")
-    if whole < len(outcomes):
-        none = all(outcome.found is None for outcome in outcomes)
-        raise typer.Exit(EXIT_BAD_INPUT if none else EXIT_SOME_FAILED)
+    say(f"{len(patients)} patient(s), in {out}. Research use only.")
+    code = failure_code(unmeasured, len(patients)) or (EXIT_SOME_FAILED if incomplete else EXIT_OK)
+    if code:
+        raise typer.Exit(code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2unet.cli.common import Accept, Device, Engine, LobeCodes, Out, Series, code_system, say
+from m2unet.cli.common import Accept, Device, Engine, LobeCodes, Out, Series, code_system, failure_code, say
 
 if TYPE_CHECKING:
     from m2unet.workflows.case import CaseOptions
@@ -134,18 +134,15 @@ def _predict_there(job: ClusterJob, cases: list[Case]) -> Iterator[CaseOutcome]:
 
 def _tell(outcomes: Iterator[CaseOutcome], out: Path) -> None:
     """Say what became of each case when it is done; exit with 1 if some failed, 2 if all did because of their scans."""
-    from m2unet.errors import EXIT_BAD_INPUT, EXIT_SOME_FAILED
-
-    done: list[CaseOutcome] = []
+    errors: list[str | None] = []
     for outcome in outcomes:
         say(f"{outcome.name}: {_line(outcome)}")
-        done.append(replace(outcome, result=None))
-    failed = [outcome for outcome in done if outcome.error is not None]
-    say(f"{len(done) - len(failed)} of {len(done)} scans predicted, in {out}. Research use only.")
+        errors.append(outcome.error)
+    failed = [error for error in errors if error is not None]
+    say(f"{len(errors) - len(failed)} of {len(errors)} scans predicted, in {out}. Research use only.")
     say("sources.csv lists the path, study and series of each case: keep it to yourself.")
     if failed:
-        bad_input = len(failed) == len(done) and not any(outcome.unexpected for outcome in failed)
-        raise typer.Exit(EXIT_BAD_INPUT if bad_input else EXIT_SOME_FAILED)
+        raise typer.Exit(failure_code(failed, len(errors)))
 
 
 def _line(outcome: CaseOutcome) -> str:

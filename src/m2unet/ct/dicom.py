@@ -35,7 +35,7 @@ def read_dicom(path: Path, *, series: str | None = None) -> RawScan:
         QualityError: there is no usable CT series, or not the one asked for.
         MissingExtraError: compressed slices whose decoder is not installed.
     """
-    with _quiet():
+    with quiet():
         return _read_dicom(path, series)
 
 
@@ -50,12 +50,12 @@ def chosen_series(path: Path, *, series: str | None = None) -> Candidate:
         QualityError: there is no CT series, no rule decides between several, or it is not the one asked for. A series
             with faults of geometry is returned all the same.
     """
-    with _quiet():
+    with quiet():
         return _choice(path, series)[0]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back pydicom's warnings: they quote header values, which may identify the patient."""
     logger = logging.getLogger("pydicom")
     level = logger.level

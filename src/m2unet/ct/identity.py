@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,9 @@ SHOWN = 8
 
 _CHUNK = 1 << 20
 _HEADERS = 1 << 16
+_ENOUGH = 2000
+"""Headers to look for a patient in, of a folder that cannot be read as a scan."""
+
 _OWN_DICOM = (".seg.dcm", ".sr.dcm")
 _PAIRS = ((".hdr", ".img"), (".hdr.gz", ".img.gz"))
 _DETACHED = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -88,7 +91,7 @@ def identify_scan(path: Path, *, series: str | None = None) -> ScanIdentity:
     except OSError:
         return _identify_path(path)
     except Exception:  # a fault of a reader shows, with its traceback, when the scan is read
-        return _identify_path(path, dicom_words(_few(scan_files(path))))
+        return _identify_path(path)
     words = key_value_words(files[0]) if kind in ("mha", "nrrd") else nifti_words(files[0])
     return ScanIdentity(digest, "content", digest, files, source_fingerprint(files), patient=words)
 
@@ -99,7 +102,7 @@ def _identify_dicom(path: Path, series: str | None) -> ScanIdentity:
     try:
         slices = chosen_series(path, series=series).slices
     except QualityError:
-        return _identify_path(path, dicom_words(_few(scan_files(path))))
+        return _identify_path(path)
     files = tuple(dict.fromkeys(item.path for item in slices))
     header = slices[0].header
     uids = sorted(f"{item.header.get('SOPInstanceUID') or ''}\0{item.frame}" for item in slices)
@@ -117,13 +120,14 @@ def _identify_dicom(path: Path, series: str | None) -> ScanIdentity:
     )
 
 
-def _few(files: Iterable[Path], most: int = 2000) -> list[Path]:
-    return list(files)[:most]
-
-
-def _identify_path(path: Path, words: PatientWords | None = None) -> ScanIdentity:
+def _identify_path(path: Path) -> ScanIdentity:
+    """By the path; what the headers of its DICOM files say of the patient is looked for all the same."""
     digest = path_digest(path)
-    return ScanIdentity(digest, "path", digest, patient=words or PatientWords())
+    try:
+        words = dicom_words(scan_files(path)[:_ENOUGH])
+    except OSError:
+        words = PatientWords()
+    return ScanIdentity(digest, "path", digest, patient=words)
 
 
 def volume_digest(volume: Volume) -> str | None:
@@ -168,15 +172,28 @@ def scan_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return list(with_data(path))
     found: list[Path] = []
-    for file in sorted(path.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if hidden or file.name.lower().endswith(_OWN_DICOM) or not file.is_file():
-            continue
-        if len(found) > MAX_FILES:
+    for looked_at, file in enumerate(_walk(path)):
+        if looked_at >= MAX_FILES:
             break
-        if sniff(file)[0] == "dicom":
+        if not file.name.lower().endswith(_OWN_DICOM) and sniff(file)[0] == "dicom":
             found.append(file)
-    return found
+    return sorted(found)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files under a folder in order, linked folders too, each folder once; hidden ones are passed over."""
+    seen = {folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        entered = []
+        for name in sorted(folders):
+            target = (Path(place) / name).resolve()
+            if not name.startswith(".") and target not in seen:
+                seen.add(target)
+                entered.append(name)
+        folders[:] = entered
+        yield from (
+            file for name in sorted(names) if not name.startswith(".") and (file := Path(place) / name).is_file()
+        )
 
 
 def with_data(path: Path) -> tuple[Path, ...]:

@@ -46,11 +46,11 @@ def dicom_words(files: Iterable[Path]) -> PatientWords:
 def _dicom_words(file: Path) -> PatientWords:
     from pydicom import dcmread
 
-    from m2unet.ct.dicom import _quiet
+    from m2unet.ct.dicom import quiet
 
     tags = [*_NAMES, *_IDS, *_BIRTHS, *_STUDIES, _MORE_IDS, _REMOVED]
     try:
-        with _quiet():  # pydicom's warnings quote values
+        with quiet():  # pydicom's warnings quote values
             header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(tags))
             others = [str(item.get("PatientID") or "") for item in header.get(_MORE_IDS) or []]
             removed = str(header.get(_REMOVED) or "").strip().upper() == "YES"

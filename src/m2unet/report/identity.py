@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from m2unet.ct.dicom import quiet
 from m2unet.ct.volume import Volume
 
 
@@ -31,6 +32,7 @@ class Identity:
         ]
 
 
+@quiet()
 def read_identity(volume: Volume) -> Identity:
     """Read the identity from the first DICOM file of a scan; empty for any other scan.
 

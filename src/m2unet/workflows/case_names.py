@@ -22,6 +22,9 @@ ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr.gz", ".img
 NEUTRAL = "scan"
 """What stands in a name's place where it resembles the patient's particulars, or where there is none."""
 
+UNEXPECTED = "unexpected "
+"""How the error of a case begins that failed by a fault of the program or the machine, not of its scan."""
+
 _LONGEST = 80
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -104,7 +107,7 @@ def unexpected(name: str, error: Exception, paths: Sequence[Path], patient: Pati
         paths, patient: as for :func:`without_names`.
     """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    message = f"unexpected {without_names(text, paths, patient)}"
+    message = UNEXPECTED + without_names(text, paths, patient)
     logger.error("%s failed: %s\n%s", name, message, traceback_text(error, paths, patient))
     return message
 

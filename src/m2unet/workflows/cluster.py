@@ -19,7 +19,7 @@ from m2unet.errors import ConfigError
 from m2unet.files import require_writable
 from m2unet.inference.predictor import find_model
 from m2unet.workflows.case import CaseOptions
-from m2unet.workflows.case_names import NEUTRAL, without_names
+from m2unet.workflows.case_names import NEUTRAL, UNEXPECTED, without_names
 from m2unet.workflows.collect import CohortFolder
 from m2unet.workflows.methods import load_method
 from m2unet.workflows.predict import Case, CaseOutcome, predict_case
@@ -101,8 +101,9 @@ def _outcome(future: Any, case: Case, out: Path) -> CaseOutcome:
     try:
         found: CaseOutcome = future.result()
     except Exception as error:  # whatever a worker died of: the others go on
-        message = without_names(f"the worker failed: {type(error).__name__}: {error}", [case.path], PatientWords())
-        return CaseOutcome(case, out / (case.name or NEUTRAL), None, error=message, unexpected=True)
+        text = f"{UNEXPECTED}end of the worker: {type(error).__name__}: {error}"
+        message = without_names(text, [case.path], PatientWords())
+        return CaseOutcome(case, out / (case.name or NEUTRAL), None, error=message)
     return found
 
 

@@ -18,6 +18,7 @@ from m2unet.cohort.manifest import Manifest, ManifestRow
 from m2unet.cohort.masks import log_findings, read_lobes
 from m2unet.cohort.store import content_hash
 from m2unet.config import Config, load_config
+from m2unet.ct.identity import identify_scan
 from m2unet.ct.read import read_scan
 from m2unet.ct.volume import Volume
 from m2unet.errors import ConfigError, M2UNetError, RunError
@@ -35,6 +36,7 @@ from m2unet.phantom.randomised.scanner import ScannerKnobs
 from m2unet.phantom.randomised.space import SpaceKnobs
 from m2unet.training.distributed import choose_device
 from m2unet.training.invented import Drawing, InventedTraining, train_invented
+from m2unet.workflows.case_folder import read_json_file
 from m2unet.workflows.leakage import KnownScan, compare, write_training
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.run_folder import RunFolder, read_json, versions
@@ -246,11 +248,13 @@ def _write_chests(
     places: dict[str, tuple[int, str]] = {}
     skipped: dict[str, str] = {}
     for number, row in enumerate(sorted(rows, key=lambda row: row.scan_id)):
+        note, digest = folder / f"{number:04d}-content.json", identify_scan(row.image).digest
+        if (read_json_file(note) or {}).get("scan_digest", digest) != digest:
+            raise RunError("The run was made with other images under the same names", found=row.scan_id)
         try:
-            note = folder / f"{number:04d}-content.json"
             if not (note.is_file() and has_chest(folder, number)):
                 volume = read_scan(row.image, accept=row.accept)
-                write_json(note, {"content_sha256": content_hash(volume.array)})
+                write_json(note, {"scan_digest": digest, "content_sha256": content_hash(volume.array)})
                 write_chest(folder, number, annotated_chest(row, shipped, job.lobe_codes, volume))
             places[row.scan_id] = number, str(read_json(note)["content_sha256"])
         except M2UNetError as error:

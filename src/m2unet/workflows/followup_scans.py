@@ -7,11 +7,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from m2unet.cohort.manifest import ManifestRow, read_manifest
-from m2unet.ct.identity import identify_scan
+from m2unet.ct.dicom import chosen_series, quiet
+from m2unet.ct.dicom_header import numbers
+from m2unet.ct.findings import QualityError
+from m2unet.ct.identity import identify_scan, scan_files
+from m2unet.ct.sniff import sniff
 from m2unet.errors import ManifestError, ScanError
 from m2unet.workflows.case_names import case_name
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LOOKED_AT = 50  # files of a folder, until one is DICOM
@@ -147,22 +155,35 @@ def given_patient(paths: Sequence[Path], dates: Sequence[str] = (), lobes: Seque
     return PatientScans(f"patient-{digests[ordered[0].name]}", ordered)
 
 
+@quiet()
 def dicom_facts(path: Path) -> DicomFacts:
-    """What the header of a DICOM file says, or of the first one in a folder; nothing for any other file."""
+    """What the header of the series that is read says, or of a folder's first DICOM file; nothing for another file."""
+    header = _header(path)
+    if header is None:
+        return DicomFacts()
+    dates = (_header_date(str(header.get(tag) or "")) for tag in _DATE_TAGS)
+    date = next((found for found in dates if found is not None), None)
+    thickness = numbers(header.get("SliceThickness"), 1)
+    person = str(header.get("PatientID") or "") or None
+    return DicomFacts(date, person, None if thickness is None or thickness[0] <= 0 else float(thickness[0]))
+
+
+def _header(path: Path) -> Dataset | None:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files[:_LOOKED_AT]:
+    if path.is_file() and sniff(path)[0] != "dicom":
+        return None
+    try:
+        return chosen_series(path).slices[0].header
+    except (QualityError, OSError):
+        pass  # why it cannot be used is said when it is read
+    for file in scan_files(path)[:_LOOKED_AT] if path.is_dir() else [path]:
         try:
-            header = dcmread(file, stop_before_pixels=True, specific_tags=[*_DATE_TAGS, "PatientID", "SliceThickness"])
+            return dcmread(file, stop_before_pixels=True, specific_tags=[*_DATE_TAGS, "PatientID", "SliceThickness"])
         except (OSError, InvalidDicomError):
             continue
-        dates = (_header_date(str(header.get(tag) or "")) for tag in _DATE_TAGS)
-        date = next((found for found in dates if found is not None), None)
-        thickness = float(header.get("SliceThickness") or 0)
-        return DicomFacts(date, str(header.get("PatientID") or "") or None, thickness if thickness > 0 else None)
-    return DicomFacts()
+    return None
 
 
 def _header_date(text: str) -> datetime.date | None:

@@ -34,7 +34,7 @@ from m2unet.workflows.case_folder import (
     SourceRecord,
     read_json_file,
 )
-from m2unet.workflows.case_names import case_name, check_names, unexpected, without_names
+from m2unet.workflows.case_names import UNEXPECTED, case_name, check_names, unexpected, without_names
 from m2unet.workflows.collect import CohortFolder
 from m2unet.workflows.progress import NoProgress, Progress
 from m2unet.workflows.scoring import AnyPredictor
@@ -77,7 +77,6 @@ class CaseOutcome:
         error: why it failed, else None.
         skipped: it was finished before.
         renamed: its name was replaced, because it resembles what the scan's header says of the patient.
-        unexpected: it failed by a fault of the program or the machine, not of the scan.
     """
 
     case: Case
@@ -86,12 +85,16 @@ class CaseOutcome:
     error: str | None = None
     skipped: bool = False
     renamed: bool = False
-    unexpected: bool = False
 
     @property
     def name(self) -> str:
         """Of the case."""
         return self.folder.name
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it failed by a fault of the program or the machine, not of the scan."""
+        return (self.error or "").startswith(UNEXPECTED)
 
 
 def find_cases(inputs: Sequence[str | Path], names: Sequence[str] = (), *, series: str | None = None) -> list[Case]:
@@ -347,7 +350,7 @@ def _message(error: Exception, case: Case, identity: ScanIdentity) -> str:
 
 def _unexpected(outcome: CaseOutcome, error: Exception, identity: ScanIdentity) -> CaseOutcome:
     message = unexpected(outcome.name, error, _paths(outcome.case), identity.patient)
-    return replace(outcome, error=message, unexpected=True)
+    return replace(outcome, error=message)
 
 
 def _free_memory() -> None:
