@@ -70,9 +70,9 @@ def test_measured_scans_are_kept_until_they_change(
     follow_all(course.path, tmp_path)
     read: list[str] = []
 
-    def counted(path: Path) -> object:
+    def counted(path: Path, **options: object) -> object:
         read.append(path.name)
-        return read_scan(path)
+        return read_scan(path, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("m2unet.workflows.followup.read_scan", counted)
     (again,) = follow_all(course.path, tmp_path)
