@@ -163,3 +163,10 @@ def test_a_stored_threshold_or_limit_that_decides_nothing_is_not_used(cloud: np.
     entry["reference"]["limit"] = float("inf")
     endless = read_confidence(tmp_path, {"confidence": entry})
     assert endless.reference is None and "infinite" in str(endless.reference_reason)
+
+
+def test_bags_at_the_ends_are_held_too() -> None:
+    for bags in ((0.0, 0.0), (1.0, 1.0, 1.0)):
+        found = Confidence(operating_point=POINT).judge(estimate(*bags))
+        assert found.low is not None and found.high is not None
+        assert found.low <= found.probability <= found.high

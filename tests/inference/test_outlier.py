@@ -59,7 +59,7 @@ def test_the_limit_is_the_prediction_limit_of_validation_scans(cloud: np.ndarray
 
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "several scanners"])
 def test_training_scans_set_a_limit_that_keeps_its_rate(kind: str) -> None:
-    """Student's limit of the logarithm alone raised 4 % false alarms with heavy tails."""
+    """Student's limit of the logarithm alone lets too many pass it where tails are heavy."""
     rng, rates = np.random.default_rng(0), []
 
     def scans(count: int) -> np.ndarray:

@@ -48,9 +48,8 @@ def followup(
         if patient:
             raise ConfigError("--patient chooses from a manifest", found="scans given one by one")
         patients = [given_patient(scans, date or (), lobes or ())]
-    predictor = None
-    if model is not None or predict_lobes or any(one.lobes is None for each in patients for one in each.scans):
-        predictor = Predictor.load(model, device=choose_device(device))
+    needed = model is not None or predict_lobes or any(one.lobes is None for each in patients for one in each.scans)
+    predictor = Predictor.load(model, device=choose_device(device)) if needed else None
     options = FollowupOptions(predictor, predict_lobes, seed=seed, lobe_codes=code_system(lobe_codes or "auto"))
     for remark in remarks:
         say(f"left out: {remark}")

@@ -309,7 +309,8 @@ def mean_interval(bags: Sequence[float], level: float = INTERVAL_LEVEL) -> tuple
     error = float(values.std(ddof=1)) / np.sqrt(len(bags))
     reach = float(stdtrit(len(bags) - 1, 0.5 + level / 2)) * error / (mean * (1 - mean))
     low, high = (float(_expit(_logit(mean) + sign * reach)) for sign in (-1, 1))
-    return min(low, mean), max(high, mean)
+    exact = float(np.mean(bags))  # bags of 0 or 1 were kept from the ends above
+    return min(low, exact), max(high, exact)
 
 
 def _logit(probability: Any) -> Any:

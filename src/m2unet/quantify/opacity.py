@@ -51,7 +51,6 @@ from m2unet.quantify.lobes import GROUPS, bounding_box, check_mask
 
 GROUND_GLASS = 1
 CONSOLIDATION = 2
-BAND_NAMES = ("emphysema", "aerated", "ground_glass", "consolidation")
 
 _LOWEST_HU, _HIGHEST_HU = -1100, 400
 _HALO_MM, _REACH_SHARE = 1.0, 0.1

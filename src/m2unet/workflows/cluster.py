@@ -137,7 +137,7 @@ def _slurm(workers: int) -> Any:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise ConfigError("dask-jobqueue is not installed", mend="pip install 'm2unet[cluster]'") from None
-    # Dask's pages name the cases and have no password; by default every machine of the network could open them.
+    # Dask's pages show what runs and have no password; by default every machine of the network could open them.
     options = {"dashboard_address": "127.0.0.1:8787", **(dask.config.get("jobqueue.slurm.scheduler-options") or {})}
     worker = ["--dashboard-address", "127.0.0.1:0", *(dask.config.get("jobqueue.slurm.worker-extra-args") or [])]
     try:
